@@ -1,0 +1,261 @@
+"""The one place where everything is put together: from a `Config` to an `App` that is ready to use."""
+
+import asyncio
+import contextlib
+import gc
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import structlog
+from pydantic import SecretStr
+
+from rankr_sync.config import Config, Location, check_transport
+from rankr_sync.engine import Lease, LocationContext, LocationSync, Progress, Settings
+from rankr_sync.errors import BadConfiguration, StoreUnavailable
+from rankr_sync.highlevel import HighLevel, Pacer, Patience, Timeouts, make_client
+from rankr_sync.pacing import RateBudget
+from rankr_sync.store import SqlStore
+from rankr_sync.store.upkeep import copy_rows
+
+log = structlog.get_logger()
+
+RESTART_MARGIN = 1.0
+"""Seconds by which what was last saved of a burst may be older than the last request of a process that died."""
+
+
+class App:
+    """A store that is open and migrated, and one engine per location. Use `build`."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: SqlStore,
+        client: httpx.AsyncClient,
+        stop: asyncio.Event,
+        now: Callable[[], datetime],
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.stop = stop
+        self.locations: dict[str, LocationSync] = {}
+        self.leases: dict[str, Lease] = {}
+        self.sources: dict[str, HighLevel] = {}
+        self.client = client
+        self._now = now
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+
+    def add(
+        self,
+        location: Location,
+        on_progress: Callable[[Progress], None],
+        *,
+        cautious: bool,
+        confirm_deletions: bool = False,
+    ) -> None:
+        """Set up one location."""
+        now = self._now
+        source = HighLevel(
+            self.client,
+            base_url=self.config.api.base_url,
+            location_id=location.id,
+            token=token_of(self.config, location),
+            version=self.config.api.version,
+            pacer=Pacer(self._budget(location.id, cautious, now()), on_day_spent=_say_spent(location.id)),
+            patience=Patience(self.config.api.attempts, self.config.api.retry_for.total_seconds()),
+            total_timeout=self.config.api.total_timeout.total_seconds(),
+            now=now,
+        )
+        context = LocationContext(
+            location.id,
+            source,
+            self.store,
+            settings=replace(engine_settings(self.config, location), confirm_deletions=confirm_deletions),
+            thread=self._thread,
+            stop=self.stop,
+            now=now,
+            on_progress=on_progress,
+        )
+        self.sources[location.id] = source
+        self.locations[location.id] = LocationSync(context)
+        self.leases[location.id] = Lease(context)
+
+    def _budget(self, location_id: str, cautious: bool, now: datetime) -> RateBudget:
+        """The rate budget, with what an earlier process has spent of it."""
+        with self.store.reading() as tx:
+            usage = tx.last_usage(location_id)
+        limit, clock = self.config.rate_limit, time.monotonic()
+        taken, remaining, reset_at = 0, None, None
+        if usage is not None and limit is not None:
+            age = (now - usage["updated_at"]).total_seconds()
+            if cautious and 0 <= age < limit.seconds + RESTART_MARGIN:
+                taken = usage["burst_used"]
+        if usage is not None and usage["daily_reset_at"] is not None and usage["daily_reset_at"] > now:
+            remaining = usage["daily_remaining"]
+            reset_at = clock + (usage["daily_reset_at"] - now).total_seconds()
+        return RateBudget(limit, now=clock, taken=taken, daily_remaining=remaining, daily_reset_at=reset_at)
+
+    def _save_usage(self) -> None:
+        now = self._now()
+        with self.store.transaction() as tx:
+            for location_id, source in self.sources.items():
+                if source.pacer.budget.sent:
+                    tx.add_usage(location_id, now, source.usage(ending=True))
+
+    async def close(self) -> None:
+        """Give back connections, files and threads."""
+        for source in self.sources.values():
+            source.pacer.close()
+        await self.client.aclose()
+        self._thread.shutdown(wait=True)
+        with contextlib.suppress(StoreUnavailable):
+            self._save_usage()
+        self.store.close()
+
+
+@contextlib.asynccontextmanager
+async def build(
+    config: Config,
+    *,
+    stop: asyncio.Event | None = None,
+    location: str | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    cautious: bool = True,
+    dry_run: bool = False,
+    confirm_deletions: bool = False,
+    client: httpx.AsyncClient | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> AsyncIterator[App]:
+    """Everything for `config`, for one location or all.
+
+    `cautious`: leave the burst alone that the last process may just have spent. `dry_run`: work on a
+    scratch copy of the store, so that everything happens as it would and nothing is written.
+    Raises BadConfiguration, SchemaTooNew or StoreUnavailable.
+    """
+    check_transport(config)
+    chosen = chosen_locations(config, location)
+    store, scratch = open_store(config), contextlib.ExitStack()
+    if dry_run:
+        store = scratch.enter_context(_scratch_copy(store, config))
+    timeouts = Timeouts(config.api.connect_timeout.total_seconds(), config.api.read_timeout.total_seconds())
+    tls = config.api.base_url.startswith("https:")
+    client = client or make_client(timeouts, config.api.concurrency + 8, tls=tls)
+    app = App(config, store, client, stop or asyncio.Event(), now)
+    try:
+        for one in chosen:
+            app.add(one, on_progress, cautious=cautious, confirm_deletions=confirm_deletions)
+        gc.freeze()  # what is loaded by now stays: no need to look through it for garbage again and again
+        yield app
+    finally:
+        await app.close()
+        scratch.close()
+
+
+@contextlib.contextmanager
+def _scratch_copy(store: SqlStore, config: Config) -> Iterator[SqlStore]:
+    with tempfile.TemporaryDirectory(prefix="rankr-sync-dry-run-") as folder:
+        copy = SqlStore(f"sqlite:///{folder}/copy.db")
+        copy.upgrade()
+        copy_rows(store, copy)
+        store.close()
+        copy.make_views(config.mapping, datetime.now(UTC))
+        yield copy
+
+
+def open_store(config: Config) -> SqlStore:
+    """The store, migrated to this release, with its views as the mapping wants them."""
+    store = SqlStore(config.database.url)
+    store.upgrade()
+    store.make_views(config.mapping, datetime.now(UTC))
+    return store
+
+
+def chosen_locations(config: Config, location: str | None) -> list[Location]:
+    """The configured locations, or the one that is asked for. Raises BadConfiguration."""
+    if not config.locations and location is None:
+        raise BadConfiguration(
+            "no location is configured",
+            hint="set RANKR_SYNC_LOCATIONS to the id of your sub-account (Settings > Business Profile)",
+        )
+    if location is None:
+        return list(config.locations)
+    found = [one for one in config.locations if location in (one.id, one.name)]
+    if config.locations and not found:
+        known = ", ".join(one.id for one in config.locations)
+        raise BadConfiguration(f"location {location} is not configured", hint=f"use one of: {known}")
+    return found or [Location(id=location)]
+
+
+def location_id_of(config: Config, location: str | None) -> str | None:
+    """The id of a location that is named by its id or name; what is not configured is taken for an id."""
+    return next((one.id for one in config.locations if location in (one.id, one.name)), location)
+
+
+def _say_spent(location_id: str) -> Callable[[float], None]:
+    return lambda seconds: log.warning("quota.spent", location=location_id, waits_seconds=round(seconds))
+
+
+def token_of(config: Config, location: Location) -> Callable[[], str]:
+    """What gives a location's token. A token file is read again when it has changed."""
+    for secret, file in ((location.token, location.token_file), (config.api.token, config.api.token_file)):
+        if secret is not None and secret.get_secret_value().strip():
+            return _constant(secret)
+        if file is not None:
+            reader = TokenFile(file)
+            reader()
+            return reader
+    raise BadConfiguration(
+        "no token is configured",
+        hint="set RANKR_SYNC_API__TOKEN to a private integration token (or RANKR_SYNC_API__TOKEN_FILE)",
+    )
+
+
+def _constant(secret: SecretStr) -> Callable[[], str]:
+    token = secret.get_secret_value().strip()
+    if not token:
+        raise BadConfiguration("the token is empty", hint="check api.token_file")
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise BadConfiguration("the token holds characters that no token has", hint="copy it again")
+    return lambda: token
+
+
+class TokenFile:
+    """A file that holds a token (Docker and Kubernetes secrets); read again when it changes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_at = -1
+        self._token = ""
+
+    def __call__(self) -> str:
+        """The token. Raises BadConfiguration when the file cannot be read."""
+        try:
+            changed_at = self._path.stat().st_mtime_ns
+            if changed_at != self._read_at:
+                self._token = _constant(SecretStr(self._path.read_text(encoding="utf-8")))()
+                self._read_at = changed_at
+        except (OSError, UnicodeDecodeError):
+            raise BadConfiguration(
+                f"the token file {self._path} cannot be read", hint="check api.token_file and its permissions"
+            ) from None
+        return self._token
+
+
+def engine_settings(config: Config, location: Location) -> Settings:
+    """What the engine needs of the configuration."""
+    return Settings(
+        streams=config.streams,
+        listing=config.api.listing,
+        overlap=config.schedule.overlap,
+        visit_every=config.schedule.visit,
+        drop=config.privacy.drop,
+        overrides=config.mapping,
+        timezone=location.timezone,
+        workers=config.api.concurrency,
+        brake=config.deletions.brake / 100,
+    )

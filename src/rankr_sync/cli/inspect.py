@@ -1,0 +1,183 @@
+"""The commands that look into the store: status, contact, rejects."""
+
+import asyncio
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from rankr_sync.app import build, location_id_of, open_store
+from rankr_sync.cli import common, show
+from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption
+from rankr_sync.config import Config
+from rankr_sync.errors import NotFound
+from rankr_sync.store import SqlStore, look
+from rankr_sync.store.upkeep import retry_rejects
+
+STATUS_HELP = "Show every location and stream: rows, lag, rejects, what is due, the quota left.\n\n" + common.example(
+    "rankr-sync status", "rankr-sync status --json"
+)
+CONTACT_HELP = "Show one contact with its tags, tasks, notes and appointments.\n\n" + common.example(
+    "rankr-sync contact jane@example.com", "rankr-sync contact mTkSCb1UBjb5tk4OvB69 --refresh --json"
+)
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What can be asked of the API by its id; an address or a number cannot."""
+
+rejects_app = common.new_app("Records that could not be mapped, or only in part, with the reason.")
+
+
+def status(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
+    """Show every location and stream."""
+    store, now = open_store(common.configured(config)), datetime.now(UTC)
+    with store.reading() as tx:
+        state = look.state(tx.connection, now)
+    if as_json:
+        show.as_json(status_document(store, state, now))
+    elif state.streams:
+        print(f"store {store.place}\n")
+        show.status(state, now)
+    else:
+        print(f"store {store.place} is empty\n  -> rankr-sync backfill")
+    store.close()
+
+
+def status_document(store: SqlStore, state: look.State, now: datetime) -> dict[str, Any]:
+    """What `status --json` prints."""
+    return {
+        "store": store.place,
+        "at": now,
+        "locations": [
+            {
+                "id": id_,
+                "streams": [_fields(one) for one in state.streams if one.location_id == id_],
+                "quota": next((_fields(quota) for quota in state.quotas if quota.location_id == id_), None),
+                "held_deletions": state.held.get(id_),
+            }
+            for id_ in state.location_ids
+        ],
+    }
+
+
+def _fields(one: look.StreamStatus | look.Quota) -> dict[str, Any]:
+    return {key: getattr(one, key) for key in one.__slots__ if key != "location_id"}
+
+
+def contact(
+    wanted: Annotated[str, typer.Argument(metavar="ID", help="A contact's id, e-mail address or phone number.")],
+    config: ConfigOption = None,
+    location: LocationOption = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="First pull the full profile from the API.")] = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show one contact."""
+    settings = common.configured(config, quiet=True)
+    location = location_id_of(settings, location)
+    store = open_store(settings)
+    found = _find(store, wanted, location)
+    if refresh and len(found) <= 1 and (found or _ID.fullmatch(wanted)):
+        store.close()
+        common.run_until_done(lambda stop: _refresh(settings, wanted, found, location, stop))
+        store = open_store(settings)
+        found = _find(store, wanted, location)
+    if not found:
+        raise NotFound(
+            "no such contact in the store",
+            hint="a contact's id can be pulled from the API: rankr-sync contact ID --refresh",
+        )
+    if len(found) > 1:
+        ids = ", ".join(row["id"] for row in found)
+        raise NotFound(f"{len(found)} contacts have this address or number", hint=f"choose one by its id: {ids}")
+    with store.reading() as tx:
+        view = look.unified_view(tx.connection, found[0])
+    store.close()
+    if as_json:
+        show.as_json(view)
+    else:
+        show.contact(view, datetime.now(UTC))
+
+
+def _find(store: SqlStore, wanted: str, location: str | None) -> list[dict[str, Any]]:
+    with store.reading() as tx:
+        return look.find_contacts(tx.connection, wanted, location)
+
+
+async def _refresh(
+    config: Config, wanted: str, found: list[dict[str, Any]], location: str | None, stop: asyncio.Event
+) -> None:
+    where = found[0]["location_id"] if len(found) == 1 else location
+    async with build(config, stop=stop, location=where, cautious=False) as app:
+        for sync in app.locations.values():
+            await sync.recall()
+            if await sync.refresh(found[0]["id"] if found else wanted):
+                return
+    if found:
+        typer.echo("the source does not know this contact any more; what follows is the last that was stored", err=True)
+
+
+@rejects_app.command("list", help="List them, the newest first.\n\n" + common.example("rankr-sync rejects list --json"))
+def list_rejects(
+    config: ConfigOption = None,
+    location: LocationOption = None,
+    stream: Annotated[str | None, typer.Option("--stream", help="Only this stream.")] = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List them."""
+    settings, now = common.configured(config), datetime.now(UTC)
+    store = open_store(settings)
+    with store.reading() as tx:
+        found = look.rejects(tx.connection, location_id_of(settings, location), stream)
+    store.close()
+    if as_json:
+        show.as_json(found)
+    elif found:
+        rows = [
+            (str(r["id"]), r["stream"], r["external_id"] or "-", show.age(r["last_seen_at"], now), r["reason"])
+            for r in found
+        ]
+        show.table("", ("id", "stream", "record", "last seen", "reason"), rows, right=(0,))
+    else:
+        print("no rejects")
+
+
+@rejects_app.command(
+    "show", help="Show one with its payload (personal data!).\n\n" + common.example("rankr-sync rejects show 3")
+)
+def show_reject(
+    reject_id: Annotated[int, typer.Argument(metavar="ID")],
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Show one with its payload."""
+    store = open_store(common.configured(config))
+    with store.reading() as tx:
+        found = look.reject(tx.connection, reject_id)
+    store.close()
+    if found is None:
+        raise NotFound(f"there is no reject {reject_id}", hint="rankr-sync rejects list")
+    show.as_json({key: value for key, value in found.items() if key != "reject_key"})
+
+
+@rejects_app.command(
+    "retry",
+    help="Map them again from their kept payloads, after a change of mapping or of the program.\n\n"
+    + common.example("rankr-sync rejects retry", "rankr-sync rejects retry 3"),
+)
+def retry(
+    reject_id: Annotated[int | None, typer.Argument(metavar="[ID]")] = None,
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Map them again."""
+    from rankr_sync.cli.mapping import stored_rules
+
+    settings = common.configured(config)
+    store = open_store(settings)
+    tried, settled = retry_rejects(store, lambda id_: stored_rules(store, settings, id_), datetime.now(UTC), reject_id)
+    store.close()
+    if reject_id is not None and not tried:
+        raise NotFound(f"there is no reject {reject_id}", hint="rankr-sync rejects list")
+    print(f"{tried} tried, {settled} mapped, {tried - settled} still rejected")

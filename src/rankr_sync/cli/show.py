@@ -1,0 +1,149 @@
+"""How things look in a terminal: tables, ages, one contact. Nothing here reads the store."""
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+from rankr_sync.store.look import Quota, State, StreamStatus
+from rankr_sync.streams import STREAMS, Timeline
+
+
+def as_json(value: Any) -> None:
+    """Print JSON with times in ISO form."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=_plain)
+    sys.stdout.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def age(then: datetime | None, now: datetime) -> str:
+    """`3 min ago`, `in 2 h`, `never`."""
+    if then is None:
+        return "never"
+    seconds = (now - then).total_seconds()
+    words = duration(abs(seconds))
+    return f"{words} ago" if seconds >= 0 else f"in {words}"
+
+
+def duration(seconds: float) -> str:
+    """The largest sensible unit."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size or (unit == "min" and seconds >= 90):
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """A table on standard output; plain text with aligned columns when that is not a terminal."""
+    widths = [max([len(header[i]), *(len(row[i]) for row in rows)]) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
+
+    strong, faint, end = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
+    if title:
+        print(f"{strong}{title}{end}")
+    print(f"{faint}{line(header)}{end}")
+    for row in rows:
+        print(line(row))
+
+
+def status(state: State, now: datetime) -> None:
+    """The state of every location: its streams, its quota, what went wrong, what waits for a person."""
+    for location_id in state.location_ids:
+        mine = [one for one in state.streams if one.location_id == location_id]
+        rows = [
+            (
+                one.stream,
+                f"{one.rows:,}",
+                f"{one.deleted:,}",
+                f"{one.rejects:,}",
+                "copying" if one.phase == "walking" else "complete" if one.phase else "-",
+                age(one.last_success_at, now),
+                one.watermark.strftime("%Y-%m-%d %H:%M:%S") if one.watermark else "-",
+                _due(one, now),
+            )
+            for one in mine
+        ]
+        header = ("stream", "rows", "deleted", "rejects", "full pass", "last success", "watermark (UTC)", "due next")
+        table(f"location {location_id}", header, rows, right=(1, 2, 3))
+        for quota in state.quotas:
+            if quota.location_id == location_id:
+                print(f"quota: {_quota(quota, now)}")
+        for one in mine:
+            if one.last_error and (one.last_success_at is None or (one.last_error_at or now) > one.last_success_at):
+                print(f"last error of {one.stream}, {age(one.last_error_at, now)}: {one.last_error}")
+        if held := state.held.get(location_id):
+            print(f"held: {held['suspects']:,} of {held['of']:,} contacts seem to be gone, too many to remove unasked")
+            print(f"  -> rankr-sync backfill --location {location_id} --confirm-deletions")
+        print()
+
+
+def _due(one: StreamStatus, now: datetime) -> str:
+    if one.next_due_at is None:
+        return "with the schedule"
+    return f"{one.due_now:,} contacts now" if one.due_now else age(one.next_due_at, now)
+
+
+def _quota(quota: Quota, now: datetime) -> str:
+    words = f"{quota.requests:,} requests on {quota.day}"
+    if quota.daily_remaining is not None:
+        of = f" of {quota.daily_limit:,}" if quota.daily_limit else ""
+        words += f", {quota.daily_remaining:,}{of} left"
+    if quota.daily_reset_at is not None:
+        words += f", resets {age(quota.daily_reset_at, now)}"
+    return words + f", throttled {quota.throttled:,} times"
+
+
+def contact(view: dict[str, Any], now: datetime) -> None:
+    """One contact with everything that belongs to it."""
+    strong, faint, end = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
+    fields = dict(view["contact"])
+    name = fields.pop("name") or "(no name)"
+    gone = f"  (deleted at the source, noticed {age(fields['deleted_at'], now)})" if fields["deleted_at"] else ""
+    print(f"{strong}{name}{end}{gone}")
+    extra = fields.pop("extra") or {}
+    for key, value in {**fields, **extra}.items():
+        if value not in (None, "", False):
+            print(f"  {faint}{key:<16}{end}{_value(value)}")
+    if view["tags"]:
+        print(f"  {faint}{'tags':<16}{end}{', '.join(view['tags'])}")
+    for field in view["custom_fields"]:
+        print(f"  {faint}{'field':<16}{end}{field['name'] or field['field_id']}: {_value(field['value'])}")
+    for name, timeline in _TIMELINES.items():
+        items, looked_at = view.get(name, []), view["last_looked_at"].get(name)
+        looked = f"  {faint}looked at {age(looked_at, now)}{end}" if looked_at else ""
+        print(f"{strong}{name} ({len(items)}){end}{looked}")
+        for item in items:
+            print("  " + _child(timeline, item))
+
+
+_TIMELINES = {name: stream.timeline for name, stream in STREAMS.items() if stream.timeline is not None}
+
+
+def _child(timeline: Timeline, item: dict[str, Any]) -> str:
+    at = _value(item[timeline.at]) if item[timeline.at] else "-"
+    title, detail = _short(item[timeline.title]), _short(item[timeline.detail])
+    return f"{at:<20}  {title}  ({detail})" if title else f"{at:<20}  {detail}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False, default=_plain)
+    return str(value)
+
+
+def _short(words: str | None, width: int = 72) -> str:
+    line = " ".join((words or "").split())
+    return line if len(line) <= width else line[: width - 3] + "..."

@@ -1,0 +1,127 @@
+"""The commands that talk to the API: backfill and run."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from rankr_sync.app import build
+from rankr_sync.cli import common, progress
+from rankr_sync.cli.common import ConfigOption, DebugOption, LocationOption
+from rankr_sync.config import Config
+from rankr_sync.errors import BadConfiguration, RankrSyncError
+from rankr_sync.streams import STREAMS
+
+BACKFILL_HELP = (
+    "Copy everything once. Run again after an interruption, it goes on where it was; after a complete copy, it"
+    " starts a new full pass.\n\n"
+    + common.example("rankr-sync backfill", "rankr-sync backfill --stream notes --location ve9EPM428h8vShlRW1KT")
+)
+RUN_HELP = "Keep the mirror fresh, for ever. SIGTERM or Ctrl-C ends it with everything saved.\n\n" + common.example(
+    "rankr-sync run", "RANKR_SYNC_LOG__FORMAT=json rankr-sync run --config /etc/rankr-sync.toml"
+)
+
+
+def backfill(
+    config: ConfigOption = None,
+    location: LocationOption = None,
+    stream: Annotated[
+        list[str] | None, typer.Option("--stream", help=f"Only this stream, repeatable: {', '.join(STREAMS)}.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin again, whatever was done before.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Fetch and compare, show what would be written, write nothing.")
+    ] = False,
+    confirm_deletions: Annotated[
+        bool, typer.Option("--confirm-deletions", help="Let deletions through that the brake holds.")
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Copy everything once; see BACKFILL_HELP."""
+    settings = common.configured(config)
+    wish = Wish(_chosen_streams(settings, stream), location, restart, dry_run, confirm_deletions)
+    common.run_until_done(lambda stop: backfill_all(settings, wish, stop))
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a person wants of a backfill."""
+
+    streams: list[str]
+    location: str | None = None
+    restart: bool = False
+    dry_run: bool = False
+    confirm_deletions: bool = False
+
+
+async def backfill_all(config: Config, wish: Wish, stop: asyncio.Event) -> None:
+    """Backfill every chosen location side by side, show it, and raise the last error if there was one."""
+    unread = 0
+    errors: list[tuple[str, RankrSyncError]] = []
+    with progress.shown() as (show, shown_of):
+        async with build(
+            config,
+            stop=stop,
+            location=wish.location,
+            on_progress=show,
+            dry_run=wish.dry_run,
+            confirm_deletions=wish.confirm_deletions,
+        ) as app:
+            shown_of(app)
+
+            async def one(location_id: str) -> int:
+                sync = app.locations[location_id]
+                async with app.leases[location_id].held():
+                    await sync.learn()
+                    return await sync.backfill(wish.streams, restart=wish.restart)
+
+            ids = list(app.locations)
+            # Side by side: each location has its own budget, and one that is refused does not stop the others.
+            for id_, result in zip(ids, await asyncio.gather(*map(one, ids), return_exceptions=True), strict=True):
+                if isinstance(result, RankrSyncError):
+                    errors.append((id_, result))
+                elif isinstance(result, BaseException):
+                    raise result
+                else:
+                    unread += result
+            done = {id_: dict(sync.context.progress.streams) for id_, sync in app.locations.items()}
+    for id_, streams in done.items():
+        for name, tally in streams.items():
+            words = (
+                f"{tally.fetched:,} read, {tally.inserted:,} new, {tally.updated:,} changed, {tally.deleted:,} gone,"
+                f" {tally.rejected:,} rejected, {tally.requests:,} requests"
+            )
+            typer.echo(f"{id_} {name}: {words}{' (nothing was written)' if wish.dry_run else ''}", err=True)
+    if errors:
+        for _, error in errors[:-1]:
+            common.explain(error)
+        raise errors[-1][1]
+    if unread:
+        typer.echo(f"error: {unread:,} contacts could not be read; they are due again within the hour", err=True)
+        typer.echo("  -> rankr-sync status, or run the same command again", err=True)
+        raise typer.Exit(1)
+
+
+def run(
+    config: ConfigOption = None,
+    location: LocationOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Keep the mirror fresh, for ever; see RUN_HELP."""
+    from rankr_sync.daemon import run_for_ever  # APScheduler, which no other command needs
+
+    settings = common.configured(config)
+
+    async def work() -> None:
+        async with build(settings, location=location) as app:
+            await run_for_ever(app)
+
+    asyncio.run(work())
+
+
+def _chosen_streams(config: Config, wanted: list[str] | None) -> list[str]:
+    for name in wanted or ():
+        if name not in STREAMS:
+            raise BadConfiguration(f"there is no stream {name!r}", hint=f"use one of: {', '.join(STREAMS)}")
+    return [name for name in STREAMS if name in (wanted or config.streams)]

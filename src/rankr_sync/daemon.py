@@ -1,0 +1,231 @@
+"""The daemon: rings the bell for what is due, for ever, until it is asked to end.
+
+What is due is read from the store's cursors each time, so a restart needs no memory. APScheduler only
+rings: one bell a location and kind of work, never two at once, missed rings become one.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from rankr_sync.app import App
+from rankr_sync.engine import Lease, LocationSync
+from rankr_sync.engine.context import DELTA, FULL
+from rankr_sync.errors import AskOwner, Interrupted, RankrSyncError, TryLater
+from rankr_sync.model import Cursor
+from rankr_sync.pacing import affordable_interval, is_due
+from rankr_sync.store.upkeep import purge
+from rankr_sync.streams import OWNER, STREAMS
+
+log = structlog.get_logger()
+
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
+"""Seconds that a kind of work rests after a failure: doubled with each failure in a row, up to the longest."""
+
+OWNER_PAUSE = 300.0
+"""Seconds between looks whether the owner has mended the credentials."""
+
+WALK_SHARE = 0.05
+"""The share of a day's quota that the repeated walk of one stream may take."""
+
+
+class Job:
+    """One kind of work for one location, which may fail, rest, and go on."""
+
+    def __init__(
+        self, name: str, location_id: str, work: Callable[[], Awaitable[None]], lease: Lease | None = None
+    ) -> None:
+        self.name = name
+        self._lease = lease
+        self._location_id = location_id
+        self._work = work
+        self._failures = 0
+        self._rests_until = 0.0
+
+    async def ring(self) -> None:
+        """Do the work unless it rests. Never raises: a failure is logged, and the work rests for a while."""
+        if time.monotonic() < self._rests_until:
+            return
+        try:
+            if self._lease is None or await self._lease.take():
+                await self._work()
+        except (Interrupted, asyncio.CancelledError):
+            return
+        except AskOwner as error:
+            self._rest(OWNER_PAUSE)
+            log.error("location.stopped", location=self._location_id, job=self.name, error=str(error), hint=error.hint)
+        except RankrSyncError as error:
+            self._failures += 1
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1))
+            asked = error.retry_after if isinstance(error, TryLater) else None
+            self._rest(max(pause, asked or 0.0))
+            log.warning(
+                "job.failed",
+                location=self._location_id,
+                job=self.name,
+                error=str(error),
+                again_in=max(pause, asked or 0.0),
+            )
+        except Exception:
+            self._failures += 1
+            self._rest(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1)))
+            log.exception("job.crashed", location=self._location_id, job=self.name)
+        else:
+            self._failures = 0
+
+    def _rest(self, seconds: float) -> None:
+        self._rests_until = time.monotonic() + seconds
+
+
+class Schedule:
+    """What is due at one location, by the configuration and the store's cursors."""
+
+    def __init__(self, app: App, location: LocationSync) -> None:
+        self._config = app.config.schedule
+        self._location = location
+        self._source = app.sources[location.context.location_id]
+        self._learned_at: datetime | None = None
+
+    async def learn(self) -> None:
+        """Read the location's reference data, at the start and with each full pass."""
+        now = self._location.context.now()
+        if self._learned_at is None or now - self._learned_at >= self._config.full_pass:
+            await self._location.learn()
+            self._learned_at = now
+
+    async def owner(self) -> None:
+        """The contacts: a full pass when one is due or was cut off, else a poll when that is due."""
+        await self.learn()
+        full = await self._location.context.cursor(OWNER.name, FULL)
+        if self._full_due(full, self._config.full_pass):
+            await self._location.full_pass(OWNER.name, "backfill" if full is None else "sweep")
+            return
+        delta = await self._location.context.cursor(OWNER.name, DELTA)
+        if not self._due(delta, self._config.poll):
+            return
+        if not await self._location.poll(OWNER.name) and self._full_due(full, self._affordable(OWNER.name)):
+            await self._location.full_pass(OWNER.name, "poll")
+
+    async def walk(self, name: str) -> None:
+        """A stream that can only be walked as a whole: again and again, as often as the quota allows."""
+        if self._learned_at is None:
+            return  # the contacts' job asks first, with better words should the token be refused
+        cursor = await self._location.context.cursor(name, FULL)
+        by_visits = name in self._location.context.visited_streams()
+        due = not by_visits and self._full_due(cursor, self._affordable(name))
+        if due and not await self._location.full_pass(name, "poll"):
+            await self._location.begin_visits(name)
+
+    async def visits(self) -> None:
+        """The contacts that are due."""
+        if self._learned_at is None:
+            return
+        for name in self._location.context.visited_streams():
+            if await self._location.context.cursor(name, FULL) is None:
+                await self._location.begin_visits(name)
+        if await self._location.any_due():
+            await self._location.visit_due()
+
+    def _affordable(self, name: str) -> timedelta:
+        pages = self._location.context.walk_requests.get(name, 1)
+        return affordable_interval(self._config.walk, pages, self._source.pacer.budget.daily_limit, WALK_SHARE)
+
+    def _full_due(self, cursor: Cursor | None, every: timedelta) -> bool:
+        if cursor is not None and cursor.phase == "walking":
+            return True
+        return is_due(self._location.context.now(), cursor.started_at if cursor else None, every)
+
+    def _due(self, cursor: Cursor | None, every: timedelta) -> bool:
+        if cursor is not None and cursor.phase == "walking":
+            return True
+        return is_due(self._location.context.now(), cursor.saved_at if cursor else None, every)
+
+
+def jobs(app: App, location: LocationSync) -> list[Job]:
+    """The kinds of work of one location."""
+    schedule, id_ = Schedule(app, location), location.context.location_id
+    lease = app.leases[id_]
+
+    def walk_of(name: str) -> Callable[[], Awaitable[None]]:
+        return lambda: schedule.walk(name)
+
+    found = [Job(OWNER.name, id_, schedule.owner, lease)]
+    walked = [name for name in app.config.streams if STREAMS[name].walks and not STREAMS[name].owner]
+    found += [Job(name, id_, walk_of(name), lease) for name in walked]
+    found.append(Job("visits", id_, schedule.visits, lease))
+    return found
+
+
+async def run_for_ever(app: App) -> None:
+    """Ring until SIGTERM or SIGINT, then finish what is in hand."""
+    loop = asyncio.get_running_loop()
+    for signal_ in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_, app.stop.set)
+    scheduler = AsyncIOScheduler(
+        timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+    )
+    ringing: set[asyncio.Task[None]] = set()
+    bell = bell_interval(app.config.schedule.poll)
+    for location in app.locations.values():
+        for job in jobs(app, location):
+            name = f"{location.context.location_id}:{job.name}"
+            scheduler.add_job(
+                _tracked(job.ring, ringing),
+                IntervalTrigger(seconds=bell),
+                id=name,
+                name=name,
+                next_run_time=datetime.now(UTC),
+            )
+    upkeep = Job("purge", "-", lambda: _purge(app))
+    scheduler.add_job(upkeep.ring, IntervalTrigger(hours=24), id="purge", next_run_time=datetime.now(UTC))
+    scheduler.start()
+    log.info(
+        "daemon.started", locations=len(app.locations), store=app.store.place, streams=",".join(app.config.streams)
+    )
+    await app.stop.wait()
+    log.info("daemon.ending")
+    scheduler.pause()  # shutting it down at once would cancel what is under way
+    if ringing:
+        _, late = await asyncio.wait(ringing, timeout=app_grace(app))
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+    scheduler.shutdown(wait=False)
+    await asyncio.gather(*(lease.give_back() for lease in app.leases.values()))
+    log.info("daemon.ended")
+
+
+def bell_interval(poll: timedelta) -> float:
+    """Seconds between two rings: a tenth of the poll interval, from a quarter of a second to five."""
+    return min(5.0, max(0.25, poll.total_seconds() / 10))
+
+
+def app_grace(app: App) -> float:
+    """Seconds that work in hand is given when we are asked to end: a little more than a request's own grace."""
+    return next((location.context.settings.grace for location in app.locations.values()), 2.0) + 1.5
+
+
+def _tracked(ring: Callable[[], Awaitable[None]], ringing: "set[asyncio.Task[None]]") -> Callable[[], Awaitable[None]]:
+    async def tracked() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        ringing.add(task)
+        try:
+            await ring()
+        finally:
+            ringing.discard(task)
+
+    return tracked
+
+
+async def _purge(app: App) -> None:
+    keep = app.config.retention
+    removed = await asyncio.to_thread(purge, app.store, keep.deleted, keep.runs, datetime.now(UTC))
+    if any(removed.values()):
+        log.info("store.purged", **{table: rows for table, rows in removed.items() if rows})

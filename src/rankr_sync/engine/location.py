@@ -1,0 +1,398 @@
+"""What is done for one location: learn about it, pass over everything, poll for changes, visit contacts."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import TypeVar
+
+import structlog
+
+from rankr_sync import visits
+from rankr_sync.engine.context import DELTA, FULL, URGENT, LocationContext, Transaction
+from rankr_sync.engine.sweep import Seen, remove_gone, unseen
+from rankr_sync.engine.visit import Visitor
+from rankr_sync.engine.walk import signal, walk_to_end
+from rankr_sync.errors import EndpointGone, Interrupted, NotFound, RankrSyncError, RequestRefused, ScopeMissing
+from rankr_sync.model import Answer, Cursor, JsonObject, Known, LocationFacts, Page, Request, Tally
+from rankr_sync.plan import plan_children
+from rankr_sync.streams import OWNER, STREAMS, Stream, Walk, reference
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+REFUSALS = (EndpointGone, RequestRefused, ScopeMissing)
+"""Errors that say: not this way. Another way to the same data may be open."""
+
+
+class LocationSync:
+    """The engine for one location. Create one per location and process, and call `learn` first."""
+
+    def __init__(self, context: LocationContext) -> None:
+        self.context = context
+
+    async def learn(self) -> LocationFacts:
+        """Read the location's time zone and custom fields, as far as the token may, and compile the mapping.
+
+        Raises AskOwner when the token or the location is refused altogether, TryLater when the API is down.
+        """
+        context, id_ = self.context, self.context.location_id
+        row = await self._reference(
+            reference.location_request(id_), lambda payload: reference.location_parse(id_, payload)
+        )
+        fields = await self._reference(reference.custom_fields_request(id_), reference.custom_fields_parse)
+
+        def save() -> LocationFacts:
+            with context.store.transaction() as tx:
+                # An answer that says nothing must not undo the time zone that is known.
+                if row is not None and row["timezone"] is not None:
+                    tx.save_location(row, context.now())
+                if fields is not None:
+                    tx.save_custom_fields(id_, fields, context.now())
+                tx.add_usage(id_, context.now(), context.source.usage())
+                return tx.facts(id_) or LocationFacts(id_)
+
+        facts = await context.in_store(save)
+        if context.settings.timezone is not None:
+            facts = replace(facts, timezone=context.settings.timezone)
+        context.know(facts)
+        return facts
+
+    async def recall(self) -> LocationFacts:
+        """What is stored of the location, without a request; asks the API only if nothing is."""
+
+        def read() -> LocationFacts | None:
+            with self.context.store.reading() as tx:
+                return tx.facts(self.context.location_id)
+
+        facts = await self.context.in_store(read)
+        if facts is None:
+            return await self.learn()
+        if self.context.settings.timezone is not None:
+            facts = replace(facts, timezone=self.context.settings.timezone)
+        self.context.know(facts)
+        return facts
+
+    # -- the whole ------------------------------------------------------------------------------------
+
+    async def backfill(self, names: Sequence[str], *, restart: bool = False) -> int:
+        """Copy everything of these streams once, or go on where an earlier backfill was cut off.
+
+        Listings and visits run side by side. Returns the number of contacts that could not be read. With
+        deletions confirmed, the contacts are passed over anew: only a whole pass shows what is gone.
+        """
+        begun_at = await self._begin_backfill(names, restart)
+        wanted = [name for name in STREAMS if name in names and not await self._done_since(name, begun_at)]
+        if self.context.settings.confirm_deletions and OWNER.name not in wanted:
+            wanted.insert(0, OWNER.name)
+        if OWNER.name not in names and not await self.is_complete(OWNER.name):
+            wanted.insert(0, OWNER.name)  # whose children are to be copied must be known first
+        begun = {name: await self.begin_visits(name, restart=restart) for name in self._visited(wanted)}
+        walking = [
+            asyncio.create_task(self._full_pass_or_visits(name, begun, restart))
+            for name in wanted
+            if STREAMS[name].walks
+        ]
+        # Streams whose walk turns out to be closed to us join the visits while these are under way.
+        visiting = asyncio.create_task(
+            self._visit_round(
+                lambda: max(begun.values(), default=self.context.now()),
+                "backfill",
+                streams=lambda: [name for name in self.context.lookup_streams() if name in wanted],
+                more_to_come=lambda: not all(task.done() for task in walking),
+            )
+        )
+        await _all_or_none([*walking, visiting])
+        for name in begun:
+            await self.end_visits(name)
+        closed = [error for task in walking if (error := task.result()) is not None]
+        if closed:
+            raise closed[0]  # now that everything else is copied
+        await self._end_backfill()
+        return visiting.result()
+
+    async def _begin_backfill(self, names: Sequence[str], restart: bool) -> datetime:
+        """When the unfinished backfill of this location began; a new one begins where there is none."""
+        context = self.context
+
+        def begin() -> datetime:
+            with context.store.transaction() as tx:
+                begun = None if restart else tx.setting(self._backfill_key)
+                if begun is None or not set(names) <= set(begun["streams"]):
+                    begun = {"begun_at": context.now().isoformat(), "streams": list(names)}
+                    tx.save_setting(self._backfill_key, begun, context.now())
+                return datetime.fromisoformat(begun["begun_at"])
+
+        return await context.in_store(begin)
+
+    async def _end_backfill(self) -> None:
+        def end() -> None:
+            with self.context.store.transaction() as tx:
+                tx.drop_setting(self._backfill_key)
+
+        await self.context.in_store(end)
+
+    @property
+    def _backfill_key(self) -> str:
+        return f"backfill:{self.context.location_id}"
+
+    async def _done_since(self, name: str, begun_at: datetime) -> bool:
+        cursor = await self.context.cursor(name, FULL)
+        if cursor is None or cursor.phase != "complete" or cursor.saved_at is None:
+            return False
+        return cursor.saved_at >= begun_at
+
+    async def _full_pass_or_visits(self, name: str, begun: dict[str, datetime], restart: bool) -> RankrSyncError | None:
+        """A stream that is closed to this token altogether does not keep the others from being copied."""
+        anew = restart or (STREAMS[name].owner and self.context.settings.confirm_deletions)
+        try:
+            if not await self.full_pass(name, "backfill", restart=anew):
+                begun[name] = await self.begin_visits(name, restart=restart)
+        except REFUSALS as error:
+            if STREAMS[name].owner:
+                raise
+            return error
+        return None
+
+    def _visited(self, names: Sequence[str]) -> list[str]:
+        visited = self.context.visited_streams()
+        return [name for name in names if name in visited]
+
+    async def full_pass(self, name: str, kind: str, *, restart: bool = False) -> bool:
+        """Walk everything of a stream, or go on where an earlier pass was cut off.
+
+        Returns False where no walk is open to this token: then only visits can copy the stream.
+        """
+        stream = STREAMS[name]
+        cursor = await self.context.cursor(name, FULL)
+        if cursor is not None and cursor.phase == "walking" and not restart:
+            begun = next((walk for walk in stream.walks if walk.name == cursor.position.get("walk")), None)
+            if begun is not None:
+                # What came before the interruption is not in our memory: this pass makes nobody a suspect.
+                await walk_to_end(self.context, stream, begun, FULL, kind, cursor)
+                return True
+        for walk in self._walks(stream):
+            began = self.context.now()
+            try:
+                begin = Cursor({**walk.begin(None), "walk": walk.name})
+                seen = await walk_to_end(self.context, stream, walk, FULL, kind, begin)
+            except REFUSALS as error:
+                self._do_without(stream, walk, error)
+                continue
+            if seen.whole:
+                await self._suspect_unseen(stream, seen, began)
+            return True
+        return False
+
+    async def _suspect_unseen(self, stream: Stream, seen: Seen, began: datetime) -> None:
+        """What a whole pass did not show: contacts are looked at now, others with their contact's next visit."""
+        suspects = await unseen(self.context, stream, seen, began)
+        if stream.owner:
+            ids = [id_ for id_, _ in suspects]
+            await remove_gone(self.context, ids, confirmed=self.context.settings.confirm_deletions)
+            return
+        contact_ids = sorted({contact_id for _, contact_id in suspects if contact_id})
+        due_at, reason = visits.due_after_miss(self.context.now())
+
+        def signal() -> None:
+            with self.context.store.transaction() as tx:
+                tx.signal_visits(self.context.location_id, [stream.name], contact_ids, due_at, reason)
+
+        if contact_ids:
+            await self.context.in_store(signal)
+
+    # -- what changed ---------------------------------------------------------------------------------
+
+    async def poll(self, name: str) -> bool:
+        """Copy what changed since the last poll. Returns False where only a full pass can tell."""
+        stream = STREAMS[name]
+        walk = stream.delta
+        if walk is None or walk not in self._walks(stream) or self.context.is_refused(stream, walk):
+            return False
+        cursor = await self.context.cursor(name, DELTA)
+        if cursor is None or cursor.watermark is None:
+            return False
+        if cursor.phase != "walking":
+            begin = walk.begin(cursor.watermark - self.context.settings.overlap)
+            cursor = Cursor({**begin, "walk": walk.name}, "walking", cursor.watermark)
+        try:
+            await walk_to_end(self.context, stream, walk, DELTA, "poll", cursor)
+        except (EndpointGone, RequestRefused) as error:
+            self._do_without(stream, walk, error)
+            return False
+        return True
+
+    async def visit_due(self) -> int:
+        """Visit every contact that is due by now. Returns how many could not be read."""
+        failed = await self._visit_round(self.context.now, "visit", streams=self.context.lookup_streams)
+        for name in self.context.visited_streams():
+            await self.end_visits(name)
+        return failed
+
+    async def any_due(self) -> bool:
+        """Whether a contact is due now."""
+        context = self.context
+
+        def look() -> bool:
+            with context.store.reading() as tx:
+                return bool(tx.due_visits(context.location_id, context.lookup_streams(), context.now(), 1))
+
+        return await context.in_store(look)
+
+    # -- one contact -----------------------------------------------------------------------------------
+
+    async def refresh(self, contact_id: str) -> bool:
+        """Pull a contact's full profile and all its children now. Returns False if it is gone at the source."""
+        context = self.context
+        looks: list[tuple[Stream, Answer, Page]] = []
+        try:
+            looks = list(
+                await asyncio.gather(*(self._look_up(STREAMS[name], contact_id) for name in self._refreshed_streams()))
+            )
+        except NotFound:
+            return False
+        finally:
+            await context.in_store(self._save_usage)
+
+        def save() -> None:
+            now = context.now()
+            with context.store.transaction() as tx:
+                for stream, answer, page in looks:
+                    run_id = tx.start_run(context.location_id, stream.name, "refresh", now)
+                    known = self._known_of(tx, stream, contact_id, page)
+                    decided = plan_children({contact_id: page}, known, context.rules[stream.name])
+                    plan = tx.apply(stream, context.location_id, decided, now)
+                    if stream.owner:
+                        # A contact that no walk has met would never be visited: the next poll finds it unchanged.
+                        signal(context, tx, plan, now)
+                    tx.note_look(context.location_id, stream.name, contact_id, answer.asked_at)
+                    tally = Tally(requests=answer.requests)
+                    tally.add(plan)
+                    tx.save_run(run_id, tally, status="succeeded", now=now)
+
+        await context.in_store(save)
+        return True
+
+    def _refreshed_streams(self) -> list[str]:
+        names = self.context.settings.streams
+        return [name for name, stream in STREAMS.items() if stream.lookup and (stream.owner or name in names)]
+
+    async def _look_up(self, stream: Stream, contact_id: str) -> tuple[Stream, Answer, Page]:
+        assert stream.lookup is not None
+        answer = await self.context.source.fetch(stream.lookup.request(contact_id), priority=URGENT)
+        return stream, answer, stream.lookup.parse(contact_id, answer.payload)
+
+    def _known_of(self, tx: Transaction, stream: Stream, contact_id: str, page: Page) -> dict[str, Known]:
+        ids = [record.id for record in page.records]
+        if stream.owner:
+            return tx.known(stream, self.context.location_id, ids)
+        return tx.known_children(stream, self.context.location_id, [contact_id], ids)
+
+    def _save_usage(self) -> None:
+        with self.context.store.transaction() as tx:
+            tx.add_usage(self.context.location_id, self.context.now(), self.context.source.usage())
+
+    # -- full passes by visits --------------------------------------------------------------------------
+
+    async def begin_visits(self, name: str, *, restart: bool = False) -> datetime:
+        """Begin a full pass by visits, or find the one that was cut off; what is due by then is part of it."""
+        cursor = await self.context.cursor(name, FULL)
+        if cursor is not None and cursor.phase == "walking" and cursor.started_at is not None and not restart:
+            return cursor.started_at
+        started_at, reason = visits.due_in_full_pass(self.context.now())
+
+        def begin() -> None:
+            with self.context.store.transaction() as tx:
+                tx.make_all_due(self.context.location_id, name, started_at, reason)
+                begun = Cursor({}, "walking", cursor.watermark if cursor else None, started_at)
+                tx.save_cursor(self.context.location_id, name, FULL, begun, self.context.now())
+
+        await self.context.in_store(begin)
+        return started_at
+
+    async def end_visits(self, name: str) -> bool:
+        """Note that the full pass by visits is complete, if nothing of it is due any more."""
+
+        def end() -> bool:
+            with self.context.store.transaction() as tx:
+                cursor = tx.cursor(self.context.location_id, name, FULL)
+                if cursor is None or cursor.phase != "walking" or cursor.started_at is None:
+                    return cursor is not None
+                if tx.count_due(self.context.location_id, [name], cursor.started_at):
+                    return False
+                done = Cursor({}, "complete", cursor.started_at, cursor.started_at)
+                tx.save_cursor(self.context.location_id, name, FULL, done, self.context.now())
+                return True
+
+        return await self.context.in_store(end)
+
+    async def is_complete(self, name: str) -> bool:
+        """Whether the last full pass of this stream came to its end."""
+        cursor = await self.context.cursor(name, FULL)
+        return cursor is not None and cursor.phase == "complete"
+
+    # -- inside ---------------------------------------------------------------------------------------
+
+    async def _visit_round(
+        self,
+        until: Callable[[], datetime],
+        kind: str,
+        *,
+        streams: Callable[[], Sequence[str]],
+        more_to_come: Callable[[], bool] = lambda: False,
+    ) -> int:
+        visitor = Visitor(self.context, until, kind, streams=streams, more_to_come=more_to_come)
+        failed = await visitor.round()
+        # A contact whose children are not found is most likely gone itself.
+        suspects = sorted(visitor.not_found)
+        if suspects:
+            await remove_gone(self.context, suspects, confirmed=self.context.settings.confirm_deletions)
+        return failed
+
+    def _walks(self, stream: Stream) -> list[Walk]:
+        wanted = self.context.settings.listing
+        open_ = [walk for walk in stream.walks if not self.context.is_refused(stream, walk)]
+        return [walk for walk in open_ if not stream.owner or wanted in ("auto", walk.name)]
+
+    def _do_without(self, stream: Stream, walk: Walk, error: RankrSyncError) -> None:
+        """Remember that this way is closed. Raises the error where there is no other."""
+        others = [other.name for other in self._walks(stream) if other is not walk]
+        if not others and (stream.owner or stream.lookup is None):
+            raise error
+        self.context.refused.add((stream.name, walk.name))
+        log.warning(
+            "walk.refused",
+            location=self.context.location_id,
+            stream=stream.name,
+            walk=walk.name,
+            error=str(error),
+            instead=others[0] if others else "one request per contact",
+        )
+
+    async def _reference(self, request: Request, parse: Callable[[JsonObject], T]) -> T | None:
+        asking = asyncio.create_task(self.context.source.fetch(request, hurried=True))
+        try:
+            return parse((await self.context.or_stop(asking)).payload)
+        except (*REFUSALS, NotFound) as error:
+            id_ = self.context.location_id
+            log.warning("reference.unavailable", location=id_, route=request.route, error=str(error))
+            return None
+        finally:
+            asking.cancel()
+
+
+async def _all_or_none(tasks: "Sequence[asyncio.Task[object]]") -> None:
+    """Wait for all; when one fails, end the others and raise its error.
+
+    Asked to end, each finishes what it has in hand by itself.
+    """
+    try:
+        await asyncio.gather(*tasks)
+    except Interrupted:
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

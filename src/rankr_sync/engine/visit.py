@@ -1,0 +1,231 @@
+"""Visiting contacts for their children: many requests in flight, many answers to one transaction.
+
+Three parts pass work on: the feeder reads what is due from the store, workers fetch, the keeper saves
+batches. A visit counts when its batch is committed; what was in flight at a crash is simply still due.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import structlog
+
+from rankr_sync import visits
+from rankr_sync.engine.context import VISIT, LocationContext, Run
+from rankr_sync.errors import Interrupted, RequestRefused, SkipRecord, TryLater
+from rankr_sync.model import Look, Tally, Visit
+from rankr_sync.plan import plan_children
+from rankr_sync.streams import STREAMS
+
+log = structlog.get_logger()
+
+FAILURES_IN_A_ROW = 20
+"""So many failed visits with none that succeeded between them mean that the API is down, not a contact odd."""
+
+POSTPONED = timedelta(hours=1)
+"""A contact that could not be read is due again after this."""
+
+
+class Visitor:
+    """One round of visits, for as long as contacts are due."""
+
+    def __init__(
+        self,
+        context: LocationContext,
+        until: Callable[[], datetime],
+        kind: str,
+        *,
+        streams: Callable[[], Sequence[str]],
+        more_to_come: Callable[[], bool],
+    ) -> None:
+        self._context = context
+        self._until = until
+        self._kind = kind
+        self._streams = streams
+        self._more_to_come = more_to_come
+        self._todo: asyncio.Queue[Visit | None] = asyncio.Queue(context.settings.workers * 2)
+        self._seen: asyncio.Queue[Look | None] = asyncio.Queue(context.settings.batch * 4)
+        self._stored = asyncio.Event()
+        self._in_hand: set[tuple[str, str]] = set()
+        self._runs: dict[str, Run] = {}
+        self._open_runs = contextlib.AsyncExitStack()
+        self._failures_in_a_row = 0
+        self.failed = 0
+        self.not_found: set[str] = set()
+        """Contacts that the source said it does not know."""
+
+    async def round(self) -> int:
+        """Visit until nothing is due. Returns how many contacts could not be read."""
+        async with self._open_runs:
+            keeper = asyncio.create_task(self._keep())
+            askers = [asyncio.create_task(self._feed())]
+            askers += [asyncio.create_task(self._work()) for _ in range(self._context.settings.workers)]
+            stopping = asyncio.create_task(self._context.stop.wait())
+            try:
+                await _until_done_or_failed(askers, keeper, stopping)
+                if self._context.stop.is_set():
+                    await self._finish_in_hand(askers)
+            finally:
+                for task in (stopping, *askers):
+                    task.cancel()
+                await asyncio.gather(*askers, return_exceptions=True)
+                if not keeper.done():
+                    await self._seen.put(None)  # what was answered is kept, also when we are asked to end
+                await keeper
+            if self._context.stop.is_set():
+                raise Interrupted("asked to end; everything so far is saved")
+        return self.failed
+
+    async def _finish_in_hand(self, askers: "list[asyncio.Task[None]]") -> None:
+        """Asked to end: no new visits, and a short grace for the requests that are under way."""
+        feeder, *workers = askers
+        feeder.cancel()
+        while not self._todo.empty():
+            self._todo.get_nowait()
+        for _ in workers:
+            self._todo.put_nowait(None)
+        await asyncio.wait(workers, timeout=self._context.settings.grace)
+
+    async def _feed(self) -> None:
+        """From the store's due visits to the workers, never the same one twice at a time."""
+        context = self._context
+        while True:
+            come = self._more_to_come()  # asked before looking, so that what came last is not overlooked
+            streams = list(self._streams())
+            due = await context.in_store(self._read_due, streams, self._until())
+            fresh = [visit for visit in due if (visit.stream, visit.contact_id) not in self._in_hand]
+            for visit in fresh:
+                if visit.stream not in self._runs:
+                    run = context.run(STREAMS[visit.stream], self._kind)
+                    self._runs[visit.stream] = await self._open_runs.enter_async_context(run)
+                self._in_hand.add((visit.stream, visit.contact_id))
+                await self._todo.put(visit)
+            if not fresh:
+                if not come and not self._in_hand:
+                    break
+                self._stored.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stored.wait(), 0.25)
+        for _ in range(context.settings.workers):
+            await self._todo.put(None)
+
+    def _read_due(self, streams: list[str], until: datetime) -> list[Visit]:
+        if not streams:
+            return []
+        with self._context.store.reading() as tx:
+            limit = 1000 + len(self._in_hand)
+            return tx.due_visits(self._context.location_id, streams, until, limit)
+
+    async def _work(self) -> None:
+        while (visit := await self._todo.get()) is not None:
+            await self._seen.put(await self._look(visit))
+
+    async def _look(self, visit: Visit) -> Look:
+        lookup = STREAMS[visit.stream].lookup
+        assert lookup is not None, visit.stream
+        asked_at = self._context.now()
+        try:
+            answer = await self._context.source.fetch(lookup.request(visit.contact_id), priority=VISIT)
+            page = lookup.parse(visit.contact_id, answer.payload)
+        except SkipRecord as error:
+            self._failures_in_a_row = 0
+            return Look(visit, asked_at, None, error.requests)
+        except (TryLater, RequestRefused) as error:
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= FAILURES_IN_A_ROW:
+                raise
+            return Look(visit, asked_at, None, max(1, error.requests), failure=str(error))
+        self._failures_in_a_row = 0
+        return Look(visit, answer.asked_at, page, answer.requests)
+
+    async def _keep(self) -> None:
+        """Store looks in batches: when enough have come, or nothing comes for a moment."""
+        ended = False
+        while not ended:
+            batch: list[Look] = []
+            while len(batch) < self._context.settings.batch:
+                try:
+                    look = await self._next_look(0.5)
+                except TimeoutError:
+                    break
+                if look is None:
+                    ended = True
+                    break
+                batch.append(look)
+                if self._seen.empty() and len(batch) == len(self._in_hand):
+                    break  # nothing is under way that could still join this batch
+            if batch:
+                await self._context.in_store(self._checkpoint, batch)
+                self._in_hand.difference_update((look.visit.stream, look.visit.contact_id) for look in batch)
+                self._stored.set()
+
+    async def _next_look(self, seconds: float) -> Look | None:
+        if not self._seen.empty():
+            return self._seen.get_nowait()
+        return await asyncio.wait_for(self._seen.get(), seconds)
+
+    def _checkpoint(self, batch: list[Look]) -> None:
+        """In the store's thread: the children, the visits, the counts and the usage, in one transaction."""
+        context, now = self._context, self._context.now()
+        counts: dict[str, Tally] = {}
+        overtaken: list[Look] = []  # by a person's refresh: their answers are older, and stay due
+        with context.checkpoint() as tx:
+            for name in sorted({look.visit.stream for look in batch}):
+                stream = STREAMS[name]
+                looks = [look for look in batch if look.visit.stream == name]
+                last = tx.last_visits(context.location_id, name, [look.visit.contact_id for look in looks])
+                late = [look for look in looks if _is_late(look, last.get(look.visit.contact_id), now)]
+                overtaken += late
+                looks = [look for look in looks if look not in late]
+                pages = {look.visit.contact_id: look.page for look in looks if look.page is not None}
+                ids = [record.id for page in pages.values() for record in page.records]
+                known = tx.known_children(stream, context.location_id, list(pages), ids)
+                plan = tx.apply(stream, context.location_id, plan_children(pages, known, context.rules[name]), now)
+                tally = counts[name] = Tally(requests=sum(look.requests for look in looks))
+                tally.add(plan)
+                tx.save_run(self._runs[name].id, self._runs[name].tally + tally)
+            rolling = context.visited_streams()
+            once = [look for look in batch if look.visit.stream not in rolling and look.failure is None]
+            again = [look for look in batch if look not in once and look not in overtaken]
+            tx.save_visits(context.location_id, [(look.visit, self._after(look)) for look in again])
+            tx.forget_visits(context.location_id, [(look.visit.stream, look.visit.contact_id) for look in once])
+            tx.add_usage(context.location_id, now, context.source.usage())
+        self.not_found.update(look.visit.contact_id for look in batch if look.page is None and look.failure is None)
+        for look in batch:
+            if look.failure is not None:
+                self.failed += 1
+                where = {"location": context.location_id, "stream": look.visit.stream, "contact": look.visit.contact_id}
+                log.warning("visit.failed", **where, error=look.failure)
+        for name, tally in counts.items():
+            context.count(self._runs[name], tally)
+
+    def _after(self, look: Look) -> Visit:
+        visit = look.visit
+        if look.failure is not None:
+            due_at, reason = look.asked_at + POSTPONED, "could not be read"
+            return Visit(visit.stream, visit.contact_id, visit.last_visited_at, due_at, reason)
+        due_at, reason = visits.due_after_visit(look.asked_at, self._context.settings.visit_every)
+        return Visit(visit.stream, visit.contact_id, look.asked_at, due_at, reason)
+
+
+def _is_late(look: Look, last: datetime | None, now: datetime) -> bool:
+    """Whether an answer that was asked for later has been stored meanwhile.
+
+    A look dated in the future is of a clock that was set back since, and proves nothing.
+    """
+    return last is not None and look.asked_at < last <= now
+
+
+async def _until_done_or_failed(
+    askers: "list[asyncio.Task[None]]", keeper: "asyncio.Task[None]", stopping: "asyncio.Task[Literal[True]]"
+) -> None:
+    """Until every asker is done, or we are asked to end, or one part fails: then its error."""
+    pending: set[asyncio.Task[Any]] = {*askers, keeper, stopping}
+    while pending & set(askers):
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if stopping in done:
+            return
+        for part in done:
+            part.result()

@@ -1,0 +1,9 @@
+"""The source: HighLevel's API 2.0 over HTTP. `client` sends, `pacer` lets through, `answers` understands.
+
+What is asked and how payloads are read is the streams' business.
+"""
+
+from rankr_sync.highlevel.client import HighLevel, Patience, Timeouts, make_client
+from rankr_sync.highlevel.pacer import Pacer
+
+__all__ = ["HighLevel", "Pacer", "Patience", "Timeouts", "make_client"]

@@ -1,0 +1,242 @@
+"""The tables: declarations only, no connections.
+
+Every mirrored table has `location_id` and `id` (together the key: ids are unique within a location),
+`raw` (the payload as received, minus what privacy settings drop), `digest` (of the content, so that
+unchanged rows are not written), `synced_at` (when the content was last written) and `deleted_at` (the
+tombstone). All times are UTC and aware in Python.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+metadata = MetaData()
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment. Aware in Python, `timestamptz` on PostgreSQL, UTC text on SQLite (which forgets the zone)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Store as UTC. Raises ValueError for a time without a zone."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone must not reach the store")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give the zone back."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Json(TypeDecorator[Any]):
+    """JSON text on SQLite, `jsonb` on PostgreSQL."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        """PostgreSQL's dialect is only loaded where it is used: it costs megabytes."""
+        if dialect.name == "postgresql":
+            from sqlalchemy.dialects.postgresql import JSONB
+
+            return dialect.type_descriptor(JSONB(none_as_null=True))
+        return dialect.type_descriptor(JSON(none_as_null=True))
+
+
+def mirror_table(name: str, *columns: Column[Any], indexes: tuple[tuple[str, ...], ...] = ()) -> Table:
+    """A table that mirrors one entity: its own columns, between the key and what every mirrored row has."""
+    return Table(
+        name,
+        metadata,
+        Column("location_id", String(64), primary_key=True),
+        Column("id", String(64), primary_key=True),
+        *columns,
+        Column("extra", Json(), nullable=False),
+        Column("raw", Json(), nullable=False),
+        Column("digest", String(32), nullable=False),
+        Column("synced_at", UtcDateTime, nullable=False),
+        Column("deleted_at", UtcDateTime),
+        *(Index(f"ix_{name}_{'_'.join(keys)}", "location_id", *keys) for keys in indexes),
+    )
+
+
+def _text(*names: str) -> list[Column[Any]]:
+    return [Column(name, Text) for name in names]
+
+
+contacts = mirror_table(
+    "contacts",
+    *_text("name", "first_name", "last_name", "email", "phone", "company_name", "source", "type"),
+    *_text("assigned_to", "business_id", "timezone", "country", "city", "state", "postal_code"),
+    *_text("address", "website"),
+    Column("date_of_birth", Date),
+    Column("dnd", Boolean),
+    Column("tags", Json(), nullable=False),
+    Column("custom_fields", Json(), nullable=False),
+    Column("created_at", UtcDateTime),
+    Column("updated_at", UtcDateTime),
+    indexes=(("email",), ("phone",), ("updated_at",)),
+)
+
+tasks = mirror_table(
+    "tasks",
+    Column("contact_id", String(64)),
+    *_text("title", "body", "status"),
+    Column("due_at", UtcDateTime),
+    *_text("assigned_to"),
+    indexes=(("contact_id",), ("status", "due_at")),
+)
+
+notes = mirror_table(
+    "notes",
+    Column("contact_id", String(64)),
+    *_text("content", "content_html", "title", "author_id"),
+    Column("pinned", Boolean),
+    Column("created_at", UtcDateTime),
+    indexes=(("contact_id",),),
+)
+
+appointments = mirror_table(
+    "appointments",
+    Column("contact_id", String(64)),
+    *_text("calendar_id", "title", "status"),
+    Column("starts_at", UtcDateTime),
+    Column("ends_at", UtcDateTime),
+    *_text("assigned_to", "notes", "address"),
+    Column("created_at", UtcDateTime),
+    Column("updated_at", UtcDateTime),
+    indexes=(("contact_id",), ("starts_at",)),
+)
+
+locations = Table(
+    "locations",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", Text),
+    Column("timezone", Text),
+    Column("country", Text),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+custom_fields = Table(
+    "custom_fields",
+    metadata,
+    Column("location_id", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("name", Text),
+    Column("field_key", Text),
+    Column("data_type", Text),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+sync_cursors = Table(
+    "sync_cursors",
+    metadata,
+    Column("location_id", String(64), primary_key=True),
+    Column("stream", String(32), primary_key=True),
+    Column("partition", String(64), primary_key=True),
+    Column("cursor", Json(), nullable=False),
+    Column("watermark", UtcDateTime),
+    Column("phase", String(16), nullable=False),
+    Column("started_at", UtcDateTime),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+sync_runs = Table(
+    "sync_runs",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("location_id", String(64), nullable=False),
+    Column("stream", String(32), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    Column("status", String(16), nullable=False),
+    *(
+        Column(name, Integer, nullable=False, server_default="0")
+        for name in ("requests", "fetched", "inserted", "updated", "unchanged", "deleted", "rejected")
+    ),
+    Column("error", Text),
+    Index("ix_sync_runs_latest", "location_id", "stream", "started_at"),
+)
+
+sync_rejects = Table(
+    "sync_rejects",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("location_id", String(64), nullable=False),
+    Column("stream", String(32), nullable=False),
+    Column("reject_key", String(80), nullable=False),
+    Column("external_id", Text),
+    Column("contact_id", String(64)),
+    Column("shape", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("raw", Json(), nullable=False),
+    Column("first_seen_at", UtcDateTime, nullable=False),
+    Column("last_seen_at", UtcDateTime, nullable=False),
+    Index("uq_sync_rejects_key", "location_id", "stream", "reject_key", unique=True),
+)
+
+api_usage = Table(
+    "api_usage",
+    metadata,
+    Column("location_id", String(64), primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("requests", Integer, nullable=False),
+    Column("throttled", Integer, nullable=False),
+    Column("daily_limit", Integer),
+    Column("daily_remaining", Integer),
+    Column("daily_reset_at", UtcDateTime),
+    Column("burst_used", Integer, nullable=False, server_default="0"),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+child_visits = Table(
+    "child_visits",
+    metadata,
+    Column("location_id", String(64), primary_key=True),
+    Column("stream", String(32), primary_key=True),
+    Column("contact_id", String(64), primary_key=True),
+    Column("last_visited_at", UtcDateTime),
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("reason", String(32), nullable=False),
+    Index("ix_child_visits_due", "location_id", "stream", "due_at"),
+)
+
+sync_leases = Table(
+    "sync_leases",
+    metadata,
+    Column("location_id", String(64), primary_key=True),
+    Column("holder", String(80), nullable=False),
+    Column("taken_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+)
+
+sync_settings = Table(
+    "sync_settings",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", Json(), nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+)

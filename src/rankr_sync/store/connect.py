@@ -1,0 +1,114 @@
+"""Opening the store: engines for SQLite (WAL) and PostgreSQL (psycopg 3), and the translation of their errors."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json, to_json
+from sqlalchemy import URL, Engine, create_engine, event, exc, make_url
+from sqlalchemy.engine import Connection
+
+from rankr_sync.errors import BadConfiguration, StoreUnavailable
+
+BUSY_TIMEOUT_MS = 10_000
+
+
+def parse_url(url: str) -> URL:
+    """The store's URL with its driver. Raises BadConfiguration for anything but SQLite and PostgreSQL."""
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise BadConfiguration(
+            "database.url is not a database URL",
+            hint="use sqlite:///rankr.db or postgresql://user:password@host/name (other signs in them as %40 for @)",
+        ) from None
+    match parsed.get_backend_name():
+        case "sqlite":
+            if parsed.database in (None, "", ":memory:"):
+                raise BadConfiguration("database.url names no file", hint="use sqlite:///rankr.db")
+            return parsed.set(drivername="sqlite")
+        case "postgresql" | "postgres":
+            return parsed.set(drivername="postgresql+psycopg")
+        case other:
+            raise BadConfiguration(
+                f"database.url names {other!r}, which is not supported",
+                hint="use sqlite:///rankr.db or postgresql://user:password@host/name",
+            )
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for the store. SQLite files are created readable by their owner only."""
+    parsed = parse_url(url)
+    options: dict[str, Any] = {"json_serializer": _dumps, "json_deserializer": from_json}
+    if parsed.get_backend_name() != "sqlite":
+        connect_args = {"connect_timeout": 10, "client_encoding": "utf8", "options": "-c timezone=UTC"}
+        return create_engine(parsed, pool_pre_ping=True, pool_size=3, connect_args=connect_args, **options)
+    _create_private(Path(parsed.database or ""))
+    engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, **options)
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def location_of(url: str) -> str:
+    """The store's URL without its password, for people."""
+    parsed = parse_url(url)
+    secret = [name for name in parsed.query if "password" in name]
+    return parsed.difference_update_query(secret).render_as_string(hide_password=True).replace("+psycopg", "")
+
+
+@contextlib.contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Translate what the database driver raises into StoreUnavailable, without SQL or values in the text."""
+    try:
+        yield
+    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.InternalError) as error:
+        cause = getattr(error, "orig", None) or error
+        reason = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+        raise StoreUnavailable(
+            f"the database {location_of(url)} cannot be used: {reason}",
+            hint="check that it exists, is running and can be written, then run: rankr-sync check",
+        ) from error
+    except exc.DBAPIError as error:
+        reason = type(getattr(error, "orig", error)).__name__
+        raise StoreUnavailable(f"the database {location_of(url)} refused a statement: {reason}") from error
+
+
+def is_sqlite(bind: Connection | Engine) -> bool:
+    """Whether this connection or engine is of SQLite."""
+    return bind.dialect.name == "sqlite"
+
+
+def _dumps(value: Any) -> str:
+    return to_json(value, inf_nan_mode="null").decode()
+
+
+def _create_private(path: Path) -> None:
+    if path.exists():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the database file {path} cannot be created: {error.strerror}",
+            hint="choose a folder you may write to with RANKR_SYNC_DATABASE__URL=sqlite:////path/rankr.db",
+        ) from error
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    # The driver's own transaction handling begins too late and commits before DDL; we say BEGIN ourselves.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes its lock at once: a read that turns into a write later could fail half way.
+    reading = connection.get_execution_options().get("reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

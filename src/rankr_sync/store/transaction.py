@@ -1,0 +1,520 @@
+"""One transaction of the store: what the engine may ask and say within it. Data and cursor go together.
+
+Everything is set-based: a page or a batch of visits is a handful of statements, whatever its size.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exc,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+
+from rankr_sync import schema
+from rankr_sync.model import Cursor, Known, LocationFacts, Plan, Reject, Row, Tally, Visit
+from rankr_sync.plan import digest
+from rankr_sync.store.connect import is_sqlite
+from rankr_sync.streams import OWNER, Stream
+
+Usage = Row
+"""A row of `api_usage` without its key."""
+
+
+class Transaction:
+    """A transaction that is open; the store commits it when its block ends without an error."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    # -- what is known ---------------------------------------------------------------------------------
+
+    def known(self, stream: Stream, location_id: str, ids: Sequence[str]) -> dict[str, Known]:
+        """What the store holds of these records. Locks the rows where the database can."""
+        table = stream.table
+        query = self._known_query(stream, location_id).where(table.c.id.in_(ids))
+        return self._read_known(stream, query)
+
+    def known_children(
+        self, stream: Stream, location_id: str, contact_ids: Sequence[str], ids: Sequence[str]
+    ) -> dict[str, Known]:
+        """What the store holds below these contacts, and of these ids wherever they are."""
+        table = stream.table
+        query = self._known_query(stream, location_id)
+        known = self._read_known(stream, query.where(table.c.contact_id.in_(contact_ids)))
+        elsewhere = [id_ for id_ in ids if id_ not in known]
+        if elsewhere:
+            known |= self._read_known(stream, query.where(table.c.id.in_(elsewhere)))
+        return known
+
+    def _known_query(self, stream: Stream, location_id: str) -> Select[Any]:
+        table = stream.table
+        columns = [table.c.id, table.c.digest, table.c.deleted_at]
+        columns += [table.c[name] for name in ("contact_id", "updated_at") if name in table.c]
+        if stream.merges:
+            columns.append(table.c.raw)
+        query = select(*columns).where(table.c.location_id == location_id)
+        return query if is_sqlite(self.connection) else query.with_for_update()
+
+    def _read_known(self, stream: Stream, query: Select[Any]) -> dict[str, Known]:
+        return {
+            row["id"]: Known(
+                row["id"],
+                row["digest"],
+                row.get("contact_id"),
+                row.get("updated_at"),
+                row["deleted_at"] is not None,
+                row.get("raw"),
+            )
+            for row in self.connection.execute(query).mappings()
+        }
+
+    # -- carrying out a plan ---------------------------------------------------------------------------
+
+    def apply(self, stream: Stream, location_id: str, plan: Plan, now: datetime) -> Plan:
+        """Do what the plan says. Returns it as carried out: a row that the database refuses is a reject."""
+        rows = [
+            {**row, "location_id": location_id, "synced_at": now, "deleted_at": None}
+            for row in (*plan.inserts, *plan.updates)
+        ]
+        refused = self._upsert_rows(stream, rows)
+        if refused:
+            plan = replace(
+                plan,
+                inserts=tuple(row for row in plan.inserts if row["id"] not in refused),
+                updates=tuple(row for row in plan.updates if row["id"] not in refused),
+                accepted=tuple(id_ for id_ in plan.accepted if id_ not in refused),
+                rejects=plan.rejects + tuple(refused.values()),
+            )
+        if plan.tombstones:
+            self.tombstone(stream, location_id, plan.tombstones, now)
+        self._save_rejects(stream, location_id, plan.rejects, now)
+        self.settle_rejects(stream, location_id, plan.accepted)
+        return plan
+
+    def tombstone(self, stream: Stream, location_id: str, ids: Sequence[str], now: datetime) -> int:
+        """Mark these records as gone at the source. Returns how many were alive until now."""
+        return self._bury(stream, location_id, stream.table.c.id.in_(ids), now)
+
+    def tombstone_children(self, stream: Stream, location_id: str, contact_ids: Sequence[str], now: datetime) -> int:
+        """Mark every record below these contacts as gone."""
+        return self._bury(stream, location_id, stream.table.c.contact_id.in_(contact_ids), now)
+
+    def _bury(self, stream: Stream, location_id: str, which: ColumnElement[bool], now: datetime) -> int:
+        table = stream.table
+        gone = and_(table.c.location_id == location_id, which, table.c.deleted_at.is_(None))
+        return self.connection.execute(update(table).where(gone).values(deleted_at=now, synced_at=now)).rowcount
+
+    def living(
+        self, stream: Stream, location_id: str, before: datetime, after: str, limit: int
+    ) -> list[tuple[str, str | None]]:
+        """(id, contact id) of living records last written before a moment, by id, beginning behind `after`."""
+        table = stream.table
+        owner = table.c.contact_id if "contact_id" in table.c else literal(None)
+        query = (
+            select(table.c.id, owner)
+            .where(table.c.location_id == location_id, table.c.id > after)
+            .where(table.c.deleted_at.is_(None), table.c.synced_at < before)
+            .order_by(table.c.id)
+            .limit(limit)
+        )
+        return [(row[0], row[1]) for row in self.connection.execute(query)]
+
+    def count_living(self, stream: Stream, location_id: str) -> int:
+        """How many records are not tombstoned."""
+        table = stream.table
+        query = select(func.count()).where(table.c.location_id == location_id, table.c.deleted_at.is_(None))
+        return int(self.connection.execute(query.select_from(table)).scalar_one())
+
+    def rewrite(self, stream: Stream, location_id: str, rows: list[Row], now: datetime) -> int:
+        """Write whole rows that were mapped again, tombstones included; returns how many the database took."""
+        refused = self._upsert_rows(stream, [{**row, "synced_at": now} for row in rows])
+        self._save_rejects(stream, location_id, refused.values(), now)
+        return len(rows) - len(refused)
+
+    def _upsert_rows(self, stream: Stream, rows: list[Row]) -> dict[str, Reject]:
+        if not rows or self._refusal(lambda: self._upsert(stream.table, rows)) is None:
+            return {}
+        # One row is unacceptable to this database: find it, keep the others.
+        refused: dict[str, Reject] = {}
+        for row in rows:
+            error = self._refusal(lambda row=row: self._upsert(stream.table, [row]))  # type: ignore[misc]
+            if error is None:
+                continue
+            if len(rows) > 1 and len(refused) + 1 == len(rows):
+                raise error  # not a matter of this or that row
+            kind = type(getattr(error, "orig", None) or error).__name__
+            reason = f"the database refuses the row ({kind})"
+            refused[row["id"]] = Reject(reason, row["raw"], row["id"], row.get("contact_id"))
+        return refused
+
+    def _refusal(self, write: Callable[[], None]) -> Exception | None:
+        """Write, or undo it and return why the database does not take it. Raises when the database is gone."""
+        try:
+            with self.connection.begin_nested():
+                write()
+        except (exc.DBAPIError, exc.StatementError, OverflowError, ValueError) as error:
+            if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+                raise
+            return error
+        return None
+
+    def _insert(self, table: Table) -> Any:
+        """An INSERT of this dialect, which knows ON CONFLICT."""
+        if is_sqlite(self.connection):
+            from sqlalchemy.dialects import sqlite
+
+            return sqlite.insert(table)
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
+
+    def _upsert(self, table: Table, rows: list[Row]) -> None:
+        keys = [column.name for column in table.primary_key]
+        alike: dict[tuple[str, ...], list[Row]] = {}
+        for row in rows:  # one statement takes rows with the same columns: what a row does not have stays as it is
+            alike.setdefault(tuple(row), []).append(row)
+        for names, some in alike.items():
+            new = self._insert(table)
+            changed = {name: new.excluded[name] for name in names if name not in keys}
+            self.connection.execute(new.on_conflict_do_update(index_elements=keys, set_=changed), some)
+
+    # -- rejects ---------------------------------------------------------------------------------------
+
+    def _save_rejects(self, stream: Stream, location_id: str, rejects: Iterable[Reject], now: datetime) -> None:
+        table = schema.sync_rejects
+        rows = {
+            (reject.external_id or digest({"raw": reject.raw})): {
+                "location_id": location_id,
+                "stream": stream.name,
+                "reject_key": (reject.external_id or digest({"raw": reject.raw}))[:80],
+                "external_id": reject.external_id,
+                "contact_id": reject.contact_id,
+                "shape": reject.shape,
+                "reason": reject.reason,
+                "raw": reject.raw,
+                "first_seen_at": now,
+                "last_seen_at": now,
+            }
+            for reject in rejects
+        }
+        if not rows:
+            return
+        new = self._insert(table)
+        changed = {name: new.excluded[name] for name in ("contact_id", "shape", "reason", "raw", "last_seen_at")}
+        keys = ["location_id", "stream", "reject_key"]
+        statement = new.on_conflict_do_update(index_elements=keys, set_=changed)
+        if self._refusal(lambda: self._execute_many(statement, list(rows.values()))) is None:
+            return
+        for row in rows.values():  # a payload that the database refuses is kept as text
+            if self._refusal(lambda row=row: self._execute_many(statement, [row])) is not None:  # type: ignore[misc]
+                self._execute_many(statement, [{**row, "raw": json.dumps(row["raw"], default=str)}])
+
+    def _execute_many(self, statement: Executable, rows: list[Row]) -> None:
+        self.connection.execute(statement, rows)
+
+    def settle_rejects(self, stream: Stream, location_id: str, accepted: Sequence[str]) -> None:
+        """Forget the rejects of these records: there is nothing wrong with them any more."""
+        if not accepted:
+            return
+        table = schema.sync_rejects
+        mine = and_(table.c.location_id == location_id, table.c.stream == stream.name)
+        if self.connection.execute(select(table.c.id).where(mine).limit(1)).first() is None:
+            return
+        self.connection.execute(delete(table).where(mine, table.c.external_id.in_(accepted)))
+
+    # -- cursors and runs ------------------------------------------------------------------------------
+
+    def cursor(self, location_id: str, stream: str, partition: str) -> Cursor | None:
+        """Where a walk stands, or None if it never began."""
+        table = schema.sync_cursors
+        query = select(table).where(
+            table.c.location_id == location_id, table.c.stream == stream, table.c.partition == partition
+        )
+        row = self.connection.execute(query).first()
+        return Cursor(row.cursor, row.phase, row.watermark, row.started_at, row.updated_at) if row else None
+
+    def save_cursor(self, location_id: str, stream: str, partition: str, cursor: Cursor, now: datetime) -> None:
+        """Save where a walk stands, in the same transaction as what it brought."""
+        row = {
+            "location_id": location_id,
+            "stream": stream,
+            "partition": partition,
+            "cursor": cursor.position,
+            "phase": cursor.phase,
+            "watermark": cursor.watermark,
+            "started_at": cursor.started_at,
+            "updated_at": now,
+        }
+        self._upsert(schema.sync_cursors, [row])
+
+    def start_run(self, location_id: str, stream: str, kind: str, now: datetime) -> int:
+        """Note that a run begins; what an earlier process left running was interrupted."""
+        table = schema.sync_runs
+        mine = and_(table.c.location_id == location_id, table.c.stream == stream, table.c.kind == kind)
+        self.connection.execute(
+            update(table).where(mine, table.c.status == "running").values(status="interrupted", finished_at=now)
+        )
+        row = {"location_id": location_id, "stream": stream, "kind": kind, "started_at": now, "status": "running"}
+        key = self.connection.execute(insert(table).values(row)).inserted_primary_key
+        assert key is not None
+        return int(key[0])
+
+    def save_run(
+        self,
+        run_id: int,
+        tally: Tally,
+        *,
+        status: str = "running",
+        error: str | None = None,
+        now: datetime | None = None,
+    ) -> None:
+        """Save a run's counts; with `now`, its end."""
+        table = schema.sync_runs
+        values: Row = {**asdict(tally), "status": status, "error": error, "finished_at": now}
+        self.connection.execute(update(table).where(table.c.id == run_id).values(values))
+
+    # -- visits ----------------------------------------------------------------------------------------
+
+    def signal_visits(
+        self, location_id: str, streams: Sequence[str], contact_ids: Sequence[str], due_at: datetime, reason: str
+    ) -> None:
+        """Make these contacts' children due at `due_at`.
+
+        This also tells `save_visits`, which may be about to save an older look, that there is news.
+        """
+        if not streams or not contact_ids:
+            return
+        table = schema.child_visits
+        rows = [
+            {"location_id": location_id, "stream": s, "contact_id": c, "due_at": due_at, "reason": reason}
+            for s in streams
+            for c in contact_ids
+        ]
+        new = self._insert(table)
+        statement = new.on_conflict_do_update(
+            index_elements=["location_id", "stream", "contact_id"],
+            set_={"due_at": new.excluded.due_at, "reason": new.excluded.reason},
+        )
+        self.connection.execute(statement, rows)
+
+    def make_all_due(self, location_id: str, stream: str, due_at: datetime, reason: str) -> None:
+        """Make every living contact's children of this stream due at `due_at` or earlier."""
+        table = schema.child_visits
+        mine = and_(table.c.location_id == location_id, table.c.stream == stream)
+        self.connection.execute(update(table).where(mine, table.c.due_at > due_at).values(due_at=due_at, reason=reason))
+        self.add_missing_visits(location_id, stream, due_at, reason)
+
+    def add_missing_visits(self, location_id: str, stream: str, due_at: datetime, reason: str) -> None:
+        """Add a visit for each living contact that has none of this stream yet."""
+        table, owner = schema.child_visits, OWNER.table
+        has_one = and_(
+            table.c.location_id == owner.c.location_id,
+            table.c.stream == stream,
+            table.c.contact_id == owner.c.id,
+        )
+        missing = (
+            select(
+                owner.c.location_id,
+                literal(stream).label("stream"),
+                owner.c.id,
+                literal(due_at, schema.UtcDateTime()).label("due_at"),
+                literal(reason).label("reason"),
+            )
+            .where(owner.c.location_id == location_id, owner.c.deleted_at.is_(None))
+            .where(~select(table.c.contact_id).where(has_one).exists())
+        )
+        columns = ["location_id", "stream", "contact_id", "due_at", "reason"]
+        self.connection.execute(insert(table).from_select(columns, missing))
+
+    def due_visits(self, location_id: str, streams: Sequence[str], until: datetime, limit: int) -> list[Visit]:
+        """The visits due by `until`, the earliest first. Contacts that are gone are not visited."""
+        table = schema.child_visits
+        found: list[Visit] = []
+        for stream in streams:  # one index range each
+            query = (
+                select(table.c.stream, table.c.contact_id, table.c.last_visited_at, table.c.due_at, table.c.reason)
+                .where(table.c.location_id == location_id, table.c.stream == stream, table.c.due_at <= until)
+                .order_by(table.c.due_at)
+                .limit(limit)
+            )
+            found += [Visit(*row) for row in self.connection.execute(query)]
+        found.sort(key=lambda visit: visit.due_at)
+        return found[:limit]
+
+    def count_due(self, location_id: str, streams: Sequence[str], until: datetime) -> int:
+        """How many visits are due by `until`."""
+        table = schema.child_visits
+        query = select(func.count()).where(
+            table.c.location_id == location_id, table.c.stream.in_(streams), table.c.due_at <= until
+        )
+        return int(self.connection.execute(query).scalar_one())
+
+    def last_visits(self, location_id: str, stream: str, contact_ids: Sequence[str]) -> dict[str, datetime]:
+        """When these contacts were last asked for, as far as a look has been stored."""
+        table = schema.child_visits
+        query = select(table.c.contact_id, table.c.last_visited_at).where(
+            table.c.location_id == location_id, table.c.stream == stream, table.c.contact_id.in_(contact_ids)
+        )
+        return {row[0]: row[1] for row in self.connection.execute(query) if row[1] is not None}
+
+    def note_look(self, location_id: str, stream: str, contact_id: str, asked_at: datetime) -> None:
+        """Note a look that no visit was due for, so that an older answer on its way is not taken for news."""
+        table = schema.child_visits
+        mine = and_(table.c.location_id == location_id, table.c.stream == stream, table.c.contact_id == contact_id)
+        self.connection.execute(update(table).where(mine).values(last_visited_at=asked_at))
+
+    def forget_visits(self, location_id: str, pairs: Iterable[tuple[str, str]]) -> None:
+        """Forget single visits, by stream and contact."""
+        table = schema.child_visits
+        for stream, contact_id in pairs:
+            self.connection.execute(
+                delete(table).where(
+                    table.c.location_id == location_id, table.c.stream == stream, table.c.contact_id == contact_id
+                )
+            )
+
+    def save_visits(self, location_id: str, visits: Iterable[tuple[Visit, Visit]]) -> None:
+        """Save pairs of visits, as they were due and as they are now.
+
+        Where a signal has moved the due time since it was read, the look is older than the signal: the
+        contact stays due.
+        """
+        table = schema.child_visits
+        rows = [
+            {
+                "of_stream": after.stream,
+                "of_contact": after.contact_id,
+                "was_due": before.due_at,
+                "visited": after.last_visited_at,
+                "due": after.due_at,
+                "why": after.reason,
+            }
+            for before, after in visits
+        ]
+        if not rows:
+            return
+        untouched = table.c.due_at == bindparam("was_due", type_=schema.UtcDateTime())
+        statement = (
+            update(table)
+            .where(
+                table.c.location_id == location_id,
+                table.c.stream == bindparam("of_stream"),
+                table.c.contact_id == bindparam("of_contact"),
+            )
+            .values(
+                last_visited_at=bindparam("visited", type_=schema.UtcDateTime()),
+                due_at=case((untouched, bindparam("due", type_=schema.UtcDateTime())), else_=table.c.due_at),
+                reason=case((untouched, bindparam("why")), else_=table.c.reason),
+            )
+        )
+        self.connection.execute(statement, rows)
+
+    def drop_visits(self, location_id: str, contact_ids: Sequence[str]) -> None:
+        """Forget the visits of contacts that are gone."""
+        table = schema.child_visits
+        self.connection.execute(
+            delete(table).where(table.c.location_id == location_id, table.c.contact_id.in_(contact_ids))
+        )
+
+    # -- leases ----------------------------------------------------------------------------------------
+
+    def take_lease(self, location_id: str, holder: str, now: datetime, until: datetime) -> bool:
+        """Take or renew the lease of a location; False while another's has not expired."""
+        table = schema.sync_leases
+        new = self._insert(table).values(location_id=location_id, holder=holder, taken_at=now, expires_at=until)
+        statement = new.on_conflict_do_update(
+            index_elements=["location_id"],
+            set_={"holder": holder, "expires_at": until},
+            where=(table.c.holder == holder) | (table.c.expires_at < now),
+        ).returning(table.c.holder)
+        return self.connection.execute(statement).first() is not None
+
+    def renew_lease(self, location_id: str, holder: str, until: datetime) -> bool:
+        """Renew the lease; False when it is no longer ours, whatever the clock says."""
+        table = schema.sync_leases
+        mine = and_(table.c.location_id == location_id, table.c.holder == holder)
+        return self.connection.execute(update(table).where(mine).values(expires_at=until)).rowcount > 0
+
+    def lease_holder(self, location_id: str) -> str | None:
+        """Who holds the lease."""
+        table = schema.sync_leases
+        return self.connection.execute(select(table.c.holder).where(table.c.location_id == location_id)).scalar()
+
+    def give_lease(self, location_id: str, holder: str) -> None:
+        """Give the lease back."""
+        table = schema.sync_leases
+        self.connection.execute(delete(table).where(table.c.location_id == location_id, table.c.holder == holder))
+
+    # -- usage and facts -------------------------------------------------------------------------------
+
+    def add_usage(self, location_id: str, now: datetime, usage: Usage) -> None:
+        """Add requests and throttles to the day's count; the other values replace what was known."""
+        table = schema.api_usage
+        new = self._insert(table)
+        changed = {name: new.excluded[name] for name in usage} | {
+            name: table.c[name] + new.excluded[name] for name in ("requests", "throttled")
+        }
+        changed["updated_at"] = new.excluded.updated_at
+        row = {"location_id": location_id, "day": now.date(), "updated_at": now, **usage}
+        self.connection.execute(new.on_conflict_do_update(index_elements=["location_id", "day"], set_=changed), [row])
+
+    def last_usage(self, location_id: str) -> Row | None:
+        """The newest row of `api_usage` of this location."""
+        table = schema.api_usage
+        query = select(table).where(table.c.location_id == location_id).order_by(table.c.updated_at.desc()).limit(1)
+        row = self.connection.execute(query).mappings().first()
+        return dict(row) if row else None
+
+    def facts(self, location_id: str) -> LocationFacts | None:
+        """What is stored of a location's time zone, country and custom fields."""
+        row = self.connection.execute(select(schema.locations).where(schema.locations.c.id == location_id)).first()
+        fields = schema.custom_fields
+        names: dict[str, str] = {}
+        for field in self.connection.execute(select(fields).where(fields.c.location_id == location_id)):
+            for name in (field.id, field.field_key, field.name):
+                if name:
+                    names[str(name).casefold()] = field.id
+        if row is None:
+            return LocationFacts(location_id, custom_fields=names) if names else None
+        return LocationFacts(location_id, row.timezone or "UTC", row.country, names)
+
+    def save_location(self, row: Row, now: datetime) -> None:
+        """Save a location's name, time zone and country."""
+        self._upsert(schema.locations, [{**row, "updated_at": now}])
+
+    def save_custom_fields(self, location_id: str, rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
+        """Replace what is known of a location's custom fields."""
+        table = schema.custom_fields
+        self.connection.execute(delete(table).where(table.c.location_id == location_id))
+        if rows:
+            self._upsert(table, [{"location_id": location_id, "updated_at": now, **row} for row in rows])
+
+    def setting(self, key: str) -> Any:
+        """A value that the program keeps for itself, or None."""
+        table = schema.sync_settings
+        return self.connection.execute(select(table.c.value).where(table.c.key == key)).scalar()
+
+    def save_setting(self, key: str, value: Any, now: datetime) -> None:
+        """Keep a value for the program itself."""
+        self._upsert(schema.sync_settings, [{"key": key, "value": value, "updated_at": now}])
+
+    def drop_setting(self, key: str) -> None:
+        """Forget such a value."""
+        self.connection.execute(delete(schema.sync_settings).where(schema.sync_settings.c.key == key))

@@ -1,0 +1,116 @@
+"""Upkeep of the store without the API: re-mapping from the kept payloads, retrying rejects, purging tombstones."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, insert, or_, select
+
+from rankr_sync import schema
+from rankr_sync.model import Known, Page, Record, Row
+from rankr_sync.plan import Mapped, Rules, Unmappable, plan_page
+from rankr_sync.store import SqlStore
+from rankr_sync.streams import STREAMS, Stream
+
+BATCH = 500
+
+
+def stored_locations(store: SqlStore) -> list[str]:
+    """Every location that has a row in the store."""
+    with store.reading() as tx:
+        found: set[str] = set()
+        for stream in STREAMS.values():
+            found |= set(tx.connection.execute(select(stream.table.c.location_id).distinct()).scalars())
+        return sorted(found)
+
+
+def remap(
+    store: SqlStore, location_id: str, rules: Mapping[str, Rules], now: datetime
+) -> Iterator[tuple[str, int, int]]:
+    """Map every stored record again from its payload; yields (stream, rows read, rows changed) per batch.
+
+    Only rows that come out different are written. Each batch is a transaction of its own, so it can be
+    stopped and run again at any time, beside a running daemon.
+    """
+    for name, stream in STREAMS.items():
+        after = ""
+        while True:
+            with store.transaction() as tx:
+                table = stream.table
+                query = select(table).where(table.c.location_id == location_id, table.c.id > after)
+                rows = tx.connection.execute(query.order_by(table.c.id).limit(BATCH)).mappings().all()
+                if not rows:
+                    break
+                changed = [row for old in rows if (row := _mapped_again(dict(old), rules[name])) is not None]
+                written = tx.rewrite(stream, location_id, changed, now) if changed else 0
+                after = rows[-1]["id"]
+            yield name, len(rows), written
+
+
+def _mapped_again(old: Row, rules: Rules) -> Row | None:
+    """The row as the rules make it now, or None if it is as it was."""
+    try:
+        mapped: Mapped = rules.map(old["raw"], rules.normalise(old["raw"]))
+    except Unmappable:
+        return None
+    if all(old[name] == value for name, value in mapped.row.items()):
+        return None
+    return {**old, **mapped.row}
+
+
+def retry_rejects(
+    store: SqlStore, rules: Callable[[str], Mapping[str, Rules]], now: datetime, reject_id: int | None = None
+) -> tuple[int, int]:
+    """Map rejects again from their payloads, after a change of mapping or program. Returns (tried, settled)."""
+    table = schema.sync_rejects
+    with store.reading() as tx:
+        query = select(table)
+        if reject_id is not None:
+            query = query.where(table.c.id == reject_id)
+        rejects = [dict(row) for row in tx.connection.execute(query).mappings()]
+    settled = 0
+    for one in rejects:
+        settled += _retry(store, STREAMS[one["stream"]], one, rules(one["location_id"]), now)
+    return len(rejects), settled
+
+
+def _retry(store: SqlStore, stream: Stream, reject: Row, rules: Mapping[str, Rules], now: datetime) -> bool:
+    if reject["external_id"] is None or not isinstance(reject["raw"], dict):
+        return False
+    record = Record(reject["external_id"], reject["raw"], reject["shape"], reject["contact_id"])
+    with store.transaction() as tx:
+        known: dict[str, Known] = tx.known(stream, reject["location_id"], [record.id])
+        if not any(one.deleted for one in known.values()):  # a record that has gone since does not come back
+            # The payload may well be the one that is stored; it is how it is mapped that may have changed.
+            as_new = {id_: replace(one, digest="") for id_, one in known.items()}
+            plan = plan_page(Page((record,)), as_new, rules[stream.name])
+            if tx.apply(stream, reject["location_id"], plan, now).rejects:
+                return False
+        tx.settle_rejects(stream, reject["location_id"], [record.id])
+        return True
+
+
+def purge(store: SqlStore, deleted_for: timedelta, runs_for: timedelta, now: datetime) -> dict[str, int]:
+    """Remove tombstones, and records of runs, that are older than their retention. Returns rows removed by table."""
+    removed: dict[str, int] = {}
+    with store.transaction() as tx:
+        for stream in STREAMS.values():
+            table = stream.table
+            old = delete(table).where(table.c.deleted_at < now - deleted_for)
+            removed[table.name] = tx.connection.execute(old).rowcount
+        runs = schema.sync_runs
+        finished = or_(runs.c.finished_at < now - runs_for, runs.c.started_at < now - 2 * runs_for)
+        removed[runs.name] = tx.connection.execute(delete(runs).where(finished)).rowcount
+        rejects = schema.sync_rejects
+        unseen = delete(rejects).where(rejects.c.last_seen_at < now - runs_for)
+        removed[rejects.name] = tx.connection.execute(unseen).rowcount
+    return removed
+
+
+def copy_rows(source: SqlStore, target: SqlStore) -> None:
+    """Copy every table of one store into another that is empty and has the same schema."""
+    with source.reading() as old, target.transaction() as new:
+        for table in schema.metadata.sorted_tables:
+            rows = old.connection.execution_options(yield_per=BATCH).execute(select(table)).mappings()
+            for batch in rows.partitions():
+                new.connection.execute(insert(table), [dict(row) for row in batch])

