@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from sqlalchemy import types as sql
 from rankr_sync import schema
 from rankr_sync.errors import SchemaTooNew, StoreUnavailable
 from rankr_sync.store import SqlStore, Transaction, migrate
-from rankr_sync.store.connect import translated
+from rankr_sync.store.connect import open_engine, translated
 from rankr_sync.store.views import VIEWS_KEY
 from rankr_sync.streams import STREAMS
 
@@ -197,6 +198,22 @@ def test_threads_may_open_an_empty_store_at_once(database_url: str) -> None:
     for thread in threads:
         thread.join()
     assert results == [migrate.newest_revision()] * 6
+
+
+def test_new_files_are_made_write_ahead_by_many_at_once(tmp_path: Path) -> None:
+    """SQLite fails one of two that do so at the same instant, without waiting; we wait for it."""
+    start = threading.Barrier(6)
+
+    def open_all() -> None:
+        for number in range(100):
+            engine = open_engine(f"sqlite:///{tmp_path}/{number}.db")
+            start.wait(10)
+            engine.connect().close()
+            engine.dispose()
+
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(open_all) for _ in range(6)]:
+            done.result()
 
 
 @pytest.mark.process

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import tenacity
 from pydantic_core import from_json, to_json
 from sqlalchemy import URL, Engine, create_engine, event, exc, make_url
 from sqlalchemy.engine import Connection
@@ -103,9 +105,25 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(cursor)
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.close()
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+
+
+# Of two programs that turn the same new file to WAL at once, SQLite fails one without waiting (each would wait for
+# the other), whatever busy_timeout says.
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(_is_busy),
+    stop=tenacity.stop_after_delay(BUSY_TIMEOUT_MS / 1000),
+    wait=tenacity.wait_random(max=0.05),
+    reraise=True,
+)
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    cursor.execute("PRAGMA journal_mode = WAL")
 
 
 def _begin_sqlite(connection: Connection) -> None:
