@@ -228,6 +228,40 @@ class RateBudget:
         return self.daily_reset_at - now
 
 
+DOCUMENTED_DAILY_LIMIT = 200_000
+"""Requests a day, where no answer has told the limit (HighLevel's documentation of its rate limits)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DayBudget:
+    """What is left of a location's quota: `left` of `limit` requests for the next `seconds`, until it resets."""
+
+    limit: int = DOCUMENTED_DAILY_LIMIT
+    left: int = DOCUMENTED_DAILY_LIMIT
+    seconds: float = 86_400.0
+
+
+def visits_a_second(day: DayBudget, share: float) -> float:
+    """How fast contacts may be visited so that what visits may spend lasts until the reset, and is spent by then.
+
+    `share` of the day's quota is for visits; the rest is left to people who wait and to polls.
+    """
+    return max(0.0, _for_visits(day, share)) / max(day.seconds, 1.0)
+
+
+def signalled_visits(day: DayBudget, share: float, kept_a_day: float) -> int:
+    """How many contacts that a signal announced may be visited at once.
+
+    Signals never use up what the bound on age needs until the reset: `kept_a_day` visits, one a contact and
+    `max_age`.
+    """
+    return max(0, int(_for_visits(day, share) - kept_a_day * day.seconds / 86_400))
+
+
+def _for_visits(day: DayBudget, share: float) -> float:
+    return day.left - (1 - share) * day.limit
+
+
 def is_due(now: datetime, last: datetime | None, every: timedelta) -> bool:
     """Whether something that last happened at `last` is due again. A `last` in the future (a clock that
     was set back) does not count.

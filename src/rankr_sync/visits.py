@@ -1,38 +1,160 @@
 """Which contact's children to look at next. Pure: no clock, no store.
 
 Notes (always), appointments, and tasks (where the location-wide search is closed to us) cost one request a
-contact, and nothing tells which contact has news. The store keeps one *visit* a contact and stream with
-the time it falls due; whoever has budget to spend takes the earliest. This module decides those times.
+contact, and nothing tells reliably which contact has news. What a visit now is worth (its *index*) is
+
+    (1 - recall) x rate x age^2 / 2  +  the sum, over signals since the last visit, of precision x age at the signal
+
+in changes x days: the price a visit may have. `age` is the time since the last visit, `rate` the changes a day
+expected of the contact (see `rates`), `recall` the share of changes that a signal announces, `precision` the
+share of signals that a change is behind. The visits that the quota buys go to the highest index; the index of
+the last one that could be bought is the *price*. docs/freshness.md derives it.
 """
 
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 NEW_CONTACT = "new contact"
-CHANGED_CONTACT = "changed contact"
 MISSED = "record missed"
-ROLLING = "rolling pass"
-FULL_PASS = "full pass"  # noqa: S105 - no password
+POSTPONED = "could not be read"
+CHANGED_CONTACT = "contact changed"
+TOUCHED_CONTACT = "contact touched"
+ACTIVE_CONTACT = "contact active"
+TASK_DUE = "task due"
+BY_INDEX = "its turn"
+BY_AGE = "age limit"
+
+LEARNED_FROM = (CHANGED_CONTACT, TOUCHED_CONTACT, ACTIVE_CONTACT, TASK_DUE)
+"""The signals that foretell a change; the others are visits that must be made whatever they find."""
+
+MOST_RECALL = 0.98
+DOUBT = 20.0
+"""Changes that no signal announced, as if seen before the first one."""
+
+DAY = timedelta(days=1)
+
+LOWEST_PRICE = 1e-9
+
+Step = tuple[str, float]
+"""Stream and rate: contacts that can be told apart by the time since their last visit alone."""
 
 
-def due_after_visit(visited_at: datetime, every: timedelta) -> tuple[datetime, str]:
-    """When a contact that was just looked at is due again, and why: the rolling pass comes by `every`."""
-    return visited_at + every, ROLLING
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """No contact is looked at again before `min_age` unasked, and none waits longer than `max_age`."""
+
+    min_age: timedelta = timedelta(minutes=15)
+    max_age: timedelta = timedelta(days=7)
 
 
-def due_after_signal(noticed_at: datetime, *, new: bool) -> tuple[datetime, str]:
-    """When a contact that was just seen to be new or changed is due: at once, before the rolling pass.
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What sent us, how often, and how often there was a change; what is older counts less."""
 
-    The rolling pass keeps times of the past too when it is behind, so a signal is dated a day back: new and
-    changed contacts go first, in the order in which they were noticed.
+    visits: float = 0.0
+    found: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How well signals foretold changes at one location and stream. We begin with little trust in them."""
+
+    by_reason: Mapping[str, Sent] = field(default_factory=dict)
+    """Each of `LEARNED_FROM`, and `BY_INDEX` for visits that no signal had sent."""
+
+    def precision(self, signal: str) -> float:
+        """The chance that a change is behind this signal. One half, until seen otherwise."""
+        if signal not in LEARNED_FROM:
+            return 1.0
+        sent = self.by_reason.get(signal, Sent())
+        return (sent.found + 1) / (sent.visits + 2)
+
+    @property
+    def recall(self) -> float:
+        """The share of changes that some signal announces. None, until seen otherwise."""
+        announced = sum(sent.found for reason, sent in self.by_reason.items() if reason in LEARNED_FROM)
+        found = sum(sent.found for sent in self.by_reason.values())
+        return min(MOST_RECALL, announced / (found + DOUBT))
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A contact that may be visited: since when it waits, and the changes a day expected of it."""
+
+    stream: str
+    contact_id: str
+    last_visited_at: datetime
+    rate: float
+
+
+def index(rate: float, age: timedelta, recall: float, announced: float = 0.0) -> float:
+    """What a visit is worth, in changes x days. `announced` is the worth that signals have added."""
+    return (1 - recall) * rate * (age / DAY) ** 2 / 2 + announced
+
+
+def worth_of_signal(age: timedelta, precision: float) -> float:
+    """What a signal adds to the index when it comes `age` after the last visit, in changes x days."""
+    return precision * max(age / DAY, 0.0)
+
+
+def due_in(price: float, rate: float, recall: float, bounds: Bounds, announced: float = 0.0) -> timedelta:
+    """How long after the last visit the next one is worth its price."""
+    missing = max(0.0, price - announced)
+    days = math.sqrt(2 * missing / ((1 - recall) * rate))
+    if announced and not missing:
+        return timedelta(0)
+    return min(max(timedelta(days=min(days, 36_500.0)), bounds.min_age), bounds.max_age)
+
+
+def due_after_visit(
+    visited_at: datetime, price: float, rate: float, recall: float, bounds: Bounds
+) -> tuple[datetime, str]:
+    """When a contact that was just looked at will most likely have its turn again, and why."""
+    wait = due_in(price, rate, recall, bounds)
+    return visited_at + wait, BY_AGE if wait >= bounds.max_age else BY_INDEX
+
+
+def due_after_signal(
+    noticed_at: datetime, last_visited_at: datetime, price: float, rate: float, recall: float, announced: float
+) -> datetime:
+    """When a contact with signals since its last visit is due: at once if they are worth the price, else soon."""
+    anytime = Bounds(timedelta(0), timedelta(days=36_500))
+    return max(noticed_at, last_visited_at + due_in(price, rate, recall, anytime, announced))
+
+
+def pick(
+    heads: Mapping[Step, datetime],
+    fetch: Callable[[Mapping[Step, datetime]], Sequence[Waiting]],
+    now: datetime,
+    count: int,
+    price: float,
+    recall: Mapping[str, float],
+    bounds: Bounds,
+) -> tuple[list[Waiting], float]:
+    """The `count` contacts whose visit is worth most, the best first, and the new price: the index of the last.
+
+    Contacts of one stream and rate differ only by their last visit, so a step's longest waiting are its best.
+    `heads` tells the longest waiting of each step; `fetch` gets, for each step, up to `count` contacts last visited
+    before a moment, the longest waiting first. Nothing is asked of steps where nobody is worth the price, which is
+    lowered until enough are. What is past `max_age` goes before all others; what is not past `min_age` is left out.
     """
-    return noticed_at - timedelta(days=1), NEW_CONTACT if new else CHANGED_CONTACT
-
-
-def due_after_miss(noticed_at: datetime) -> tuple[datetime, str]:
-    """When a contact is due of which a walk did not show a record it should have: like one that changed."""
-    return noticed_at - timedelta(days=1), MISSED
-
-
-def due_in_full_pass(started_at: datetime) -> tuple[datetime, str]:
-    """When a contact is due in a full pass that began at `started_at`: everything is due by then."""
-    return started_at, FULL_PASS
+    while True:
+        before = {
+            step: until
+            for step, head in heads.items()
+            if head <= (until := now - due_in(price, step[1], recall.get(step[0], 0.0), bounds))
+        }
+        waiting = fetch(before) if before else ()
+        if len(waiting) >= count or price < LOWEST_PRICE:
+            break
+        price /= 2
+    ranked = []
+    for one in waiting:
+        age = now - one.last_visited_at
+        late = max(age - bounds.max_age, timedelta(0))
+        ranked.append((late, index(one.rate, age, recall.get(one.stream, 0.0)), one))
+    ranked.sort(key=lambda entry: entry[:2], reverse=True)
+    bought = ranked[:count]
+    return [one for _, _, one in bought], bought[-1][1] if bought else 0.0
