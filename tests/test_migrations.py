@@ -44,6 +44,7 @@ def example(table: Table) -> dict[Column[Any], Any]:
         (schema.UtcDateTime, NOW),
         (sql.Boolean, True),
         (sql.Date, date(2026, 9, 1)),
+        (sql.Double, 0.25),
         (sql.Integer, 7),
         (schema.Json, {"a": [1, "ü"]}),
         (sql.String, "x"),

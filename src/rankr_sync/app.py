@@ -22,6 +22,7 @@ from rankr_sync.highlevel import HighLevel, Pacer, Patience, Timeouts, make_clie
 from rankr_sync.pacing import RateBudget
 from rankr_sync.store import SqlStore
 from rankr_sync.store.upkeep import copy_rows
+from rankr_sync.visits import Bounds
 
 log = structlog.get_logger()
 
@@ -252,7 +253,8 @@ def engine_settings(config: Config, location: Location) -> Settings:
         streams=config.streams,
         listing=config.api.listing,
         overlap=config.schedule.overlap,
-        visit_every=config.schedule.visit,
+        bounds=Bounds(config.visits.min_age, config.visits.max_age),
+        share=config.visits.share / 100,
         drop=config.privacy.drop,
         overrides=config.mapping,
         timezone=location.timezone,

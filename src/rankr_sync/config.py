@@ -144,8 +144,17 @@ class Schedule(Section):
     poll: Duration = timedelta(minutes=1)
     full_pass: Duration = timedelta(hours=24)
     walk: Duration = timedelta(minutes=15)
-    visit: Duration = timedelta(hours=24)
     overlap: Duration = timedelta(seconds=60)
+
+
+class Visits(Section):
+    """How contacts are visited for what costs one request each: no sooner and no later, unless a signal says so, and
+    with which part of the day's quota, in percent.
+    """
+
+    min_age: Duration = timedelta(minutes=15)
+    max_age: Duration = timedelta(days=7)
+    share: float = Field(default=90.0, gt=0, le=99)
 
 
 class Retention(Section):
@@ -206,6 +215,7 @@ class Config(BaseSettings):
     streams: Words = tuple(STREAMS)
     database: Database = Database()
     schedule: Schedule = Schedule()
+    visits: Visits = Visits()
     retention: Retention = Retention()
     deletions: Deletions = Deletions()
     privacy: Privacy = Privacy()

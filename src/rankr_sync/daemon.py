@@ -31,6 +31,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 OWNER_PAUSE = 300.0
 """Seconds between looks whether the owner has mended the credentials."""
 
+VISITS_LAST = timedelta(minutes=5)
+"""Visits of so long are one run, with one line in the log."""
+
 WALK_SHARE = 0.05
 """The share of a day's quota that the repeated walk of one stream may take."""
 
@@ -129,8 +132,7 @@ class Schedule:
         for name in self._location.context.visited_streams():
             if await self._location.context.cursor(name, FULL) is None:
                 await self._location.begin_visits(name)
-        if await self._location.any_due():
-            await self._location.visit_due()
+        await self._location.visit_due(VISITS_LAST)
 
     def _affordable(self, name: str) -> timedelta:
         pages = self._location.context.walk_requests.get(name, 1)

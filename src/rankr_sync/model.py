@@ -106,6 +106,8 @@ class Plan:
     unchanged: int = 0
     stale: int = 0
     fetched: int = 0
+    signals: Mapping[str, str] = field(default_factory=dict)
+    """Id of an updated row -> what its change may say of what hangs on it; see `visits`."""
 
     @property
     def changed_ids(self) -> tuple[str, ...]:
@@ -130,13 +132,30 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A contact whose children of one stream are to be looked at, and why."""
+    """A contact whose children of one stream are read by visits: a row of `child_visits`.
+
+    `signal` says why it must be visited at `due_at`; without one, `due_at` is when its turn will most likely come.
+    `announced`: what signals since the last visit have added to the index, in changes x days.
+    """
 
     stream: str
     contact_id: str
-    last_visited_at: datetime | None
     due_at: datetime
     reason: str
+    last_visited_at: datetime | None = None
+    last_changed_at: datetime | None = None
+    visits: int = 0
+    changes: int = 0
+    rate: float = 0.0
+    seen_changes: float = 0.0
+    seen_days: float = 0.0
+    signal: str | None = None
+    signalled_at: datetime | None = None
+    announced: float = 0.0
+
+    def row(self) -> Row:
+        """Column name to value."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +171,10 @@ class LocationFacts:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One visit that was made: what was due, what was found (None: the contact is gone, or nothing usable)."""
+    """One visit that was made, and what was found (None: the contact is gone, or nothing usable)."""
 
-    visit: Visit
+    stream: str
+    contact_id: str
     asked_at: datetime
     page: Page | None
     requests: int = 1

@@ -44,6 +44,8 @@ class Rules:
     """Payload and normalised payload to row. Raises Unmappable."""
     is_gone: Callable[[JsonObject], bool] = field(default=lambda _raw: False)
     """Whether the payload itself says that the record is deleted."""
+    says: Callable[[JsonObject, Known, bool], str] = field(default=lambda _raw, _old, _same: "")
+    """What an update says of what hangs on the record, given whether its content is still the same."""
 
 
 def digest(content: JsonObject) -> str:
@@ -58,6 +60,7 @@ def plan_page(page: Page, known: Mapping[str, Known], rules: Rules) -> Plan:
     updates: list[Row] = []
     tombstones: list[str] = []
     accepted: list[str] = []
+    signals: dict[str, str] = {}
     rejects = list(page.rejects)
     unchanged = stale = 0
     for record in _latest(page.records):
@@ -85,6 +88,8 @@ def plan_page(page: Page, known: Mapping[str, Known], rules: Rules) -> Plan:
         if record.contact_id is not None:
             row["contact_id"] = record.contact_id
         (updates if old is not None else inserts).append(row)
+        if old is not None:
+            signals[record.id] = rules.says(raw, old, old.digest == fingerprint)
         if mapped.problems:
             rejects.append(_reject(record, "kept without " + "; ".join(mapped.problems)))
         else:
@@ -98,6 +103,7 @@ def plan_page(page: Page, known: Mapping[str, Known], rules: Rules) -> Plan:
         unchanged=unchanged,
         stale=stale,
         fetched=len(page.records) + len(page.rejects),
+        signals=signals,
     )
 
 

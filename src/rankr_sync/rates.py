@@ -44,12 +44,12 @@ class Evidence:
         return Evidence(self.changes * fading + changes, self.days * fading + days)
 
 
-def from_history(dated: int) -> Evidence:
-    """What the first visit of a contact tells: so many records with a date of the last `HISTORY_DAYS`.
+def from_history(dated: int, days: float = HISTORY_DAYS) -> Evidence:
+    """What the first visit of a contact tells: so many records with a date of the last `days`.
 
     Edits and deletions leave no date, so that half of the changes are taken to be seen.
     """
-    return Evidence(float(dated), HISTORY_DAYS * DATED_SHARE)
+    return Evidence(float(dated), days * DATED_SHARE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     Dialect,
+    Double,
     Index,
     Integer,
     MetaData,
@@ -219,10 +220,78 @@ child_visits = Table(
     Column("stream", String(32), primary_key=True),
     Column("contact_id", String(64), primary_key=True),
     Column("last_visited_at", UtcDateTime),
+    Column("last_changed_at", UtcDateTime),
+    Column("visits", Integer, nullable=False, server_default="0"),
+    Column("changes", Integer, nullable=False, server_default="0"),
+    Column("rate", Double, nullable=False, server_default="0.04419"),
+    Column("seen_changes", Double, nullable=False, server_default="0"),
+    Column("seen_days", Double, nullable=False, server_default="0"),
+    Column("signal", String(32)),
+    Column("signalled_at", UtcDateTime),
+    Column("announced", Double, nullable=False, server_default="0"),
     Column("due_at", UtcDateTime, nullable=False),
     Column("reason", String(32), nullable=False),
-    Index("ix_child_visits_due", "location_id", "stream", "due_at"),
 )
+"""One row a contact and stream that is read contact by contact; see `visits` and `rates` for what the figures mean.
+
+`visits` and `changes` count what was ever made and found; `seen_changes` in `seen_days` is the same with older
+sights fading, from which `rate` (changes a day) comes. `due_at` binds where there is a `signal`; else it is an
+estimate for people, and the contact with the highest index has its turn.
+"""
+
+_SIGNALLED = child_visits.c.signal.is_not(None)
+Index(
+    "ix_child_visits_signalled",
+    child_visits.c.location_id,
+    child_visits.c.stream,
+    child_visits.c.due_at,
+    sqlite_where=_SIGNALLED,
+    postgresql_where=_SIGNALLED,
+)
+_WAITING = child_visits.c.signal.is_(None)
+Index(
+    "ix_child_visits_turn",
+    child_visits.c.location_id,
+    child_visits.c.stream,
+    child_visits.c.rate,
+    child_visits.c.last_visited_at,
+    sqlite_where=_WAITING,
+    postgresql_where=_WAITING,
+)
+
+visit_signals = Table(
+    "visit_signals",
+    metadata,
+    Column("location_id", String(64), primary_key=True),
+    Column("stream", String(32), primary_key=True),
+    Column("signal", String(32), primary_key=True),
+    Column("visits", Double, nullable=False),
+    Column("found", Double, nullable=False),
+)
+"""What sent us to contacts, how often, and how often there was a change; what is older counts less."""
+
+sync_delays = Table(
+    "sync_delays",
+    metadata,
+    Column("location_id", String(64), primary_key=True),
+    Column("stream", String(32), primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("within_seconds", Integer, primary_key=True),
+    Column("changes", Integer, nullable=False),
+)
+"""Detection delays: how many changes were stored within so many seconds of the time they carry themselves."""
+
+sync_audits = Table(
+    "sync_audits",
+    metadata,
+    Column("location_id", String(64), primary_key=True),
+    Column("stream", String(32), primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("contacts", Integer, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("stale", Integer, nullable=False),
+)
+"""Contacts drawn at random and read again: how many rows were compared, and how many were not as at the source."""
 
 sync_leases = Table(
     "sync_leases",

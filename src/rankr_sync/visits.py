@@ -22,11 +22,14 @@ POSTPONED = "could not be read"
 CHANGED_CONTACT = "contact changed"
 TOUCHED_CONTACT = "contact touched"
 ACTIVE_CONTACT = "contact active"
-TASK_DUE = "task due"
+DEADLINE = "deadline passed"
 BY_INDEX = "its turn"
 BY_AGE = "age limit"
 
-LEARNED_FROM = (CHANGED_CONTACT, TOUCHED_CONTACT, ACTIVE_CONTACT, TASK_DUE)
+POSTPONED_FOR = timedelta(hours=1)
+"""A contact that could not be read is due again after this."""
+
+LEARNED_FROM = (CHANGED_CONTACT, TOUCHED_CONTACT, ACTIVE_CONTACT, DEADLINE)
 """The signals that foretell a change; the others are visits that must be made whatever they find."""
 
 MOST_RECALL = 0.98
@@ -149,7 +152,7 @@ def pick(
         waiting = fetch(before) if before else ()
         if len(waiting) >= count or price < LOWEST_PRICE:
             break
-        price /= 2
+        price /= 4
     ranked = []
     for one in waiting:
         age = now - one.last_visited_at

@@ -1,9 +1,9 @@
 """What is done for one location: learn about it, pass over everything, poll for changes, visit contacts."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
@@ -11,16 +11,22 @@ import structlog
 from rankr_sync import visits
 from rankr_sync.engine.context import DELTA, FULL, URGENT, LocationContext, Transaction
 from rankr_sync.engine.sweep import Seen, remove_gone, unseen
-from rankr_sync.engine.visit import Visitor
-from rankr_sync.engine.walk import signal, walk_to_end
+from rankr_sync.engine.visit import Visitor, keep
+from rankr_sync.engine.walk import walk_to_end
 from rankr_sync.errors import EndpointGone, Interrupted, NotFound, RankrSyncError, RequestRefused, ScopeMissing
-from rankr_sync.model import Answer, Cursor, JsonObject, Known, LocationFacts, Page, Request, Tally
+from rankr_sync.model import Answer, Cursor, JsonObject, LocationFacts, Look, Page, Plan, Request, Tally, Visit
 from rankr_sync.plan import plan_children
 from rankr_sync.streams import OWNER, STREAMS, Stream, Walk, reference
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
+
+NOTICED_EVERY = timedelta(minutes=1)
+"""How often we look for deadlines that passed."""
+
+BACKFILL_PAUSE, ROLLING_PAUSE = 0.25, 1.0
+"""Seconds between two looks at what is to be visited, when there was nothing."""
 
 REFUSALS = (EndpointGone, RequestRefused, ScopeMissing)
 """Errors that say: not this way. Another way to the same data may be open."""
@@ -97,7 +103,7 @@ class LocationSync:
         # Streams whose walk turns out to be closed to us join the visits while these are under way.
         visiting = asyncio.create_task(
             self._visit_round(
-                lambda: max(begun.values(), default=self.context.now()),
+                begun,
                 "backfill",
                 streams=lambda: [name for name in self.context.lookup_streams() if name in wanted],
                 more_to_come=lambda: not all(task.done() for task in walking),
@@ -193,11 +199,10 @@ class LocationSync:
             await remove_gone(self.context, ids, confirmed=self.context.settings.confirm_deletions)
             return
         contact_ids = sorted({contact_id for _, contact_id in suspects if contact_id})
-        due_at, reason = visits.due_after_miss(self.context.now())
 
         def signal() -> None:
             with self.context.store.transaction() as tx:
-                tx.signal_visits(self.context.location_id, [stream.name], contact_ids, due_at, reason)
+                self.context.agenda.signal(tx, [stream.name], dict.fromkeys(contact_ids, visits.MISSED))
 
         if contact_ids:
             await self.context.in_store(signal)
@@ -223,22 +228,23 @@ class LocationSync:
             return False
         return True
 
-    async def visit_due(self) -> int:
-        """Visit every contact that is due by now. Returns how many could not be read."""
-        failed = await self._visit_round(self.context.now, "visit", streams=self.context.lookup_streams)
-        for name in self.context.visited_streams():
+    async def visit_due(self, lasting: timedelta = timedelta(0)) -> int:
+        """Visit the contacts that a signal made due, and as many others as the budget buys, for so long.
+
+        Passes by visits that were cut off are brought to their end. Returns how many contacts could not be read.
+        """
+        context = self.context
+        until = context.now() + lasting
+        begun = {name: at for name in context.visited_streams() if (at := await self._begun_at(name)) is not None}
+        failed = await self._visit_round(begun, "visit", more_to_come=lambda: context.now() < until, rolling=True)
+        for name in context.visited_streams():
             await self.end_visits(name)
         return failed
 
-    async def any_due(self) -> bool:
-        """Whether a contact is due now."""
-        context = self.context
-
-        def look() -> bool:
-            with context.store.reading() as tx:
-                return bool(tx.due_visits(context.location_id, context.lookup_streams(), context.now(), 1))
-
-        return await context.in_store(look)
+    async def _begun_at(self, name: str) -> datetime | None:
+        """When the pass by visits began that is under way."""
+        cursor = await self.context.cursor(name, FULL)
+        return cursor.started_at if cursor is not None and cursor.phase == "walking" else None
 
     # -- one contact -----------------------------------------------------------------------------------
 
@@ -260,19 +266,26 @@ class LocationSync:
             with context.store.transaction() as tx:
                 for stream, answer, page in looks:
                     run_id = tx.start_run(context.location_id, stream.name, "refresh", now)
-                    known = self._known_of(tx, stream, contact_id, page)
-                    decided = plan_children({contact_id: page}, known, context.rules[stream.name])
-                    plan = tx.apply(stream, context.location_id, decided, now)
-                    if stream.owner:
-                        # A contact that no walk has met would never be visited: the next poll finds it unchanged.
-                        signal(context, tx, plan, now)
-                    tx.note_look(context.location_id, stream.name, contact_id, answer.asked_at)
                     tally = Tally(requests=answer.requests)
-                    tally.add(plan)
+                    tally.add(self._keep_look(tx, stream, contact_id, answer, page))
                     tx.save_run(run_id, tally, status="succeeded", now=now)
 
         await context.in_store(save)
         return True
+
+    def _keep_look(self, tx: Transaction, stream: Stream, contact_id: str, answer: Answer, page: Page) -> Plan:
+        context, now = self.context, self.context.now()
+        if not stream.owner:
+            look = Look(stream.name, contact_id, answer.asked_at, page, answer.requests)
+            return keep(context, tx, stream, [look], now)
+        known = tx.known(stream, context.location_id, [record.id for record in page.records])
+        decided = plan_children({contact_id: page}, known, context.rules[stream.name])
+        plan = tx.apply(stream, context.location_id, decided, now)
+        # A contact that no walk has met would never be visited: the next poll finds it unchanged. What changed is
+        # looked at in the same breath.
+        new = {row["id"]: visits.NEW_CONTACT for row in plan.inserts}
+        context.agenda.signal(tx, context.visited_streams(), new)
+        return plan
 
     def _refreshed_streams(self) -> list[str]:
         names = self.context.settings.streams
@@ -282,12 +295,6 @@ class LocationSync:
         assert stream.lookup is not None
         answer = await self.context.source.fetch(stream.lookup.request(contact_id), priority=URGENT)
         return stream, answer, stream.lookup.parse(contact_id, answer.payload)
-
-    def _known_of(self, tx: Transaction, stream: Stream, contact_id: str, page: Page) -> dict[str, Known]:
-        ids = [record.id for record in page.records]
-        if stream.owner:
-            return tx.known(stream, self.context.location_id, ids)
-        return tx.known_children(stream, self.context.location_id, [contact_id], ids)
 
     def _save_usage(self) -> None:
         with self.context.store.transaction() as tx:
@@ -300,11 +307,11 @@ class LocationSync:
         cursor = await self.context.cursor(name, FULL)
         if cursor is not None and cursor.phase == "walking" and cursor.started_at is not None and not restart:
             return cursor.started_at
-        started_at, reason = visits.due_in_full_pass(self.context.now())
+        started_at = self.context.now()
 
         def begin() -> None:
             with self.context.store.transaction() as tx:
-                tx.make_all_due(self.context.location_id, name, started_at, reason)
+                self.context.agenda.add_missing(tx, name)
                 begun = Cursor({}, "walking", cursor.watermark if cursor else None, started_at)
                 tx.save_cursor(self.context.location_id, name, FULL, begun, self.context.now())
 
@@ -312,14 +319,14 @@ class LocationSync:
         return started_at
 
     async def end_visits(self, name: str) -> bool:
-        """Note that the full pass by visits is complete, if nothing of it is due any more."""
+        """Note that the full pass by visits is complete, if nothing of it is left."""
 
         def end() -> bool:
             with self.context.store.transaction() as tx:
                 cursor = tx.cursor(self.context.location_id, name, FULL)
                 if cursor is None or cursor.phase != "walking" or cursor.started_at is None:
                     return cursor is not None
-                if tx.count_due(self.context.location_id, [name], cursor.started_at):
+                if tx.unvisited(self.context.location_id, name, cursor.started_at, self.context.now(), 1):
                     return False
                 done = Cursor({}, "complete", cursor.started_at, cursor.started_at)
                 tx.save_cursor(self.context.location_id, name, FULL, done, self.context.now())
@@ -336,18 +343,39 @@ class LocationSync:
 
     async def _visit_round(
         self,
-        until: Callable[[], datetime],
+        begun: Mapping[str, datetime],
         kind: str,
         *,
-        streams: Callable[[], Sequence[str]],
-        more_to_come: Callable[[], bool] = lambda: False,
+        more_to_come: Callable[[], bool],
+        streams: Callable[[], Sequence[str]] | None = None,
+        rolling: bool = False,
     ) -> int:
-        visitor = Visitor(self.context, until, kind, streams=streams, more_to_come=more_to_come)
+        context = self.context
+        noticed_at: datetime | None = None
+
+        def learn() -> None:
+            with context.store.transaction() as tx:
+                context.agenda.learn(tx, context.lookup_streams())
+
+        def feed(in_hand: Collection[tuple[str, str]]) -> list[Visit]:
+            nonlocal noticed_at
+            visited = context.visited_streams() if rolling else []
+            if rolling and (noticed_at is None or context.now() - noticed_at >= NOTICED_EVERY):
+                noticed_at = context.now()
+                with context.store.transaction() as tx:
+                    context.agenda.deadlines(tx, [STREAMS[name] for name in visited])
+            with context.store.reading() as tx:
+                names = streams() if streams else context.lookup_streams()
+                return context.agenda.due(tx, names, begun, in_hand, rolling=visited)
+
+        await context.in_store(learn)
+        pause = ROLLING_PAUSE if rolling else BACKFILL_PAUSE
+        visitor = Visitor(context, feed, kind, more_to_come=more_to_come, pause=pause)
         failed = await visitor.round()
         # A contact whose children are not found is most likely gone itself.
         suspects = sorted(visitor.not_found)
         if suspects:
-            await remove_gone(self.context, suspects, confirmed=self.context.settings.confirm_deletions)
+            await remove_gone(context, suspects, confirmed=context.settings.confirm_deletions)
         return failed
 
     def _walks(self, stream: Stream) -> list[Walk]:

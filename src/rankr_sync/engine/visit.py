@@ -6,45 +6,46 @@ batches. A visit counts when its batch is committed; what was in flight at a cra
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 
 import structlog
 
-from rankr_sync import visits
-from rankr_sync.engine.context import VISIT, LocationContext, Run
+from rankr_sync.engine.agenda import Find, delays, found_in, histories
+from rankr_sync.engine.context import VISIT, LocationContext, Run, Transaction
 from rankr_sync.errors import Interrupted, RequestRefused, SkipRecord, TryLater
-from rankr_sync.model import Look, Tally, Visit
+from rankr_sync.model import Look, Plan, Row, Tally, Visit
 from rankr_sync.plan import plan_children
-from rankr_sync.streams import STREAMS
+from rankr_sync.streams import STREAMS, Stream
 
 log = structlog.get_logger()
 
 FAILURES_IN_A_ROW = 20
 """So many failed visits with none that succeeded between them mean that the API is down, not a contact odd."""
 
-POSTPONED = timedelta(hours=1)
-"""A contact that could not be read is due again after this."""
+Feed = Callable[[Collection[tuple[str, str]]], Sequence[Visit]]
+"""Asked in the store's thread for what to visit now, given the (stream, contact) pairs in hand."""
 
 
 class Visitor:
-    """One round of visits, for as long as contacts are due."""
+    """One round of visits, for as long as there are some to make."""
 
     def __init__(
         self,
         context: LocationContext,
-        until: Callable[[], datetime],
+        feed: Feed,
         kind: str,
         *,
-        streams: Callable[[], Sequence[str]],
         more_to_come: Callable[[], bool],
+        pause: float,
     ) -> None:
         self._context = context
-        self._until = until
+        self._feed_from = feed
         self._kind = kind
-        self._streams = streams
         self._more_to_come = more_to_come
+        self._pause = pause
         self._todo: asyncio.Queue[Visit | None] = asyncio.Queue(context.settings.workers * 2)
         self._seen: asyncio.Queue[Look | None] = asyncio.Queue(context.settings.batch * 4)
         self._stored = asyncio.Event()
@@ -89,13 +90,11 @@ class Visitor:
         await asyncio.wait(workers, timeout=self._context.settings.grace)
 
     async def _feed(self) -> None:
-        """From the store's due visits to the workers, never the same one twice at a time."""
+        """From the agenda to the workers, never the same one twice at a time."""
         context = self._context
         while True:
             come = self._more_to_come()  # asked before looking, so that what came last is not overlooked
-            streams = list(self._streams())
-            due = await context.in_store(self._read_due, streams, self._until())
-            fresh = [visit for visit in due if (visit.stream, visit.contact_id) not in self._in_hand]
+            fresh = await context.in_store(self._feed_from, frozenset(self._in_hand))
             for visit in fresh:
                 if visit.stream not in self._runs:
                     run = context.run(STREAMS[visit.stream], self._kind)
@@ -107,16 +106,9 @@ class Visitor:
                     break
                 self._stored.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stored.wait(), 0.25)
+                    await asyncio.wait_for(self._stored.wait(), self._pause)
         for _ in range(context.settings.workers):
             await self._todo.put(None)
-
-    def _read_due(self, streams: list[str], until: datetime) -> list[Visit]:
-        if not streams:
-            return []
-        with self._context.store.reading() as tx:
-            limit = 1000 + len(self._in_hand)
-            return tx.due_visits(self._context.location_id, streams, until, limit)
 
     async def _work(self) -> None:
         while (visit := await self._todo.get()) is not None:
@@ -126,19 +118,20 @@ class Visitor:
         lookup = STREAMS[visit.stream].lookup
         assert lookup is not None, visit.stream
         asked_at = self._context.now()
+        look = partial(Look, visit.stream, visit.contact_id)
         try:
             answer = await self._context.source.fetch(lookup.request(visit.contact_id), priority=VISIT)
             page = lookup.parse(visit.contact_id, answer.payload)
         except SkipRecord as error:
             self._failures_in_a_row = 0
-            return Look(visit, asked_at, None, error.requests)
+            return look(asked_at, None, error.requests)
         except (TryLater, RequestRefused) as error:
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= FAILURES_IN_A_ROW:
                 raise
-            return Look(visit, asked_at, None, max(1, error.requests), failure=str(error))
+            return look(asked_at, None, max(1, error.requests), failure=str(error))
         self._failures_in_a_row = 0
-        return Look(visit, answer.asked_at, page, answer.requests)
+        return look(answer.asked_at, page, answer.requests)
 
     async def _keep(self) -> None:
         """Store looks in batches: when enough have come, or nothing comes for a moment."""
@@ -158,7 +151,7 @@ class Visitor:
                     break  # nothing is under way that could still join this batch
             if batch:
                 await self._context.in_store(self._checkpoint, batch)
-                self._in_hand.difference_update((look.visit.stream, look.visit.contact_id) for look in batch)
+                self._in_hand.difference_update((look.stream, look.contact_id) for look in batch)
                 self._stored.set()
 
     async def _next_look(self, seconds: float) -> Look | None:
@@ -170,51 +163,62 @@ class Visitor:
         """In the store's thread: the children, the visits, the counts and the usage, in one transaction."""
         context, now = self._context, self._context.now()
         counts: dict[str, Tally] = {}
-        overtaken: list[Look] = []  # by a person's refresh: their answers are older, and stay due
         with context.checkpoint() as tx:
-            for name in sorted({look.visit.stream for look in batch}):
-                stream = STREAMS[name]
-                looks = [look for look in batch if look.visit.stream == name]
-                last = tx.last_visits(context.location_id, name, [look.visit.contact_id for look in looks])
-                late = [look for look in looks if _is_late(look, last.get(look.visit.contact_id), now)]
-                overtaken += late
-                looks = [look for look in looks if look not in late]
-                pages = {look.visit.contact_id: look.page for look in looks if look.page is not None}
-                ids = [record.id for page in pages.values() for record in page.records]
-                known = tx.known_children(stream, context.location_id, list(pages), ids)
-                plan = tx.apply(stream, context.location_id, plan_children(pages, known, context.rules[name]), now)
-                tally = counts[name] = Tally(requests=sum(look.requests for look in looks))
+            for name in sorted({look.stream for look in batch}):
+                plan = keep(context, tx, STREAMS[name], [look for look in batch if look.stream == name], now)
+                tally = counts[name] = Tally(requests=sum(look.requests for look in batch if look.stream == name))
                 tally.add(plan)
                 tx.save_run(self._runs[name].id, self._runs[name].tally + tally)
-            rolling = context.visited_streams()
-            once = [look for look in batch if look.visit.stream not in rolling and look.failure is None]
-            again = [look for look in batch if look not in once and look not in overtaken]
-            tx.save_visits(context.location_id, [(look.visit, self._after(look)) for look in again])
-            tx.forget_visits(context.location_id, [(look.visit.stream, look.visit.contact_id) for look in once])
             tx.add_usage(context.location_id, now, context.source.usage())
-        self.not_found.update(look.visit.contact_id for look in batch if look.page is None and look.failure is None)
+        self.not_found.update(look.contact_id for look in batch if look.page is None and look.failure is None)
         for look in batch:
             if look.failure is not None:
                 self.failed += 1
-                where = {"location": context.location_id, "stream": look.visit.stream, "contact": look.visit.contact_id}
+                where = {"location": context.location_id, "stream": look.stream, "contact": look.contact_id}
                 log.warning("visit.failed", **where, error=look.failure)
         for name, tally in counts.items():
             context.count(self._runs[name], tally)
 
-    def _after(self, look: Look) -> Visit:
-        visit = look.visit
-        if look.failure is not None:
-            due_at, reason = look.asked_at + POSTPONED, "could not be read"
-            return Visit(visit.stream, visit.contact_id, visit.last_visited_at, due_at, reason)
-        due_at, reason = visits.due_after_visit(look.asked_at, self._context.settings.visit_every)
-        return Visit(visit.stream, visit.contact_id, look.asked_at, due_at, reason)
+
+def keep(context: LocationContext, tx: Transaction, stream: Stream, looks: Sequence[Look], now: datetime) -> Plan:
+    """Within a transaction: what these looks found, and what they taught. Returns what was written.
+
+    A look that another one has overtaken, such as a person's refresh, is left out: its answer is older.
+    """
+    location_id = context.location_id
+    known_visits = tx.visits_of(location_id, stream.name, [look.contact_id for look in looks])
+    looks = [look for look in looks if not _is_late(look, known_visits.get(look.contact_id), now)]
+    pages = {look.contact_id: look.page for look in looks if look.page is not None}
+    ids = [record.id for page in pages.values() for record in page.records]
+    known = tx.known_children(stream, location_id, list(pages), ids)
+    plan = tx.apply(stream, location_id, plan_children(pages, known, context.rules[stream.name]), now)
+    last = {id_: visit.last_visited_at for id_, visit in known_visits.items()}
+    asked_at = {look.contact_id: look.asked_at for look in looks}
+
+    def looked(row: Row) -> tuple[datetime | None, datetime]:
+        return last.get(row["contact_id"]), asked_at.get(row["contact_id"], now)
+
+    tx.add_delays(location_id, stream.name, now.date(), delays(stream, plan, looked))
+    if stream.name not in context.visited_streams():
+        # Visited for once: the stream is walked.
+        failed = [look for look in looks if look.failure is not None]
+        context.agenda.settle(tx, stream, failed, known_visits, {})
+        done = [(look.stream, look.contact_id) for look in looks if look.failure is None]
+        tx.forget_visits(location_id, done)
+        return plan
+    first = [id_ for id_ in pages if last.get(id_) is None]
+    finds = {id_: Find(changes) for id_, changes in found_in(plan, known).items()}
+    finds |= histories(stream, plan, tx.made_at(location_id, first) if first else {}, first, now)
+    context.agenda.settle(tx, stream, looks, known_visits, finds)
+    return plan
 
 
-def _is_late(look: Look, last: datetime | None, now: datetime) -> bool:
+def _is_late(look: Look, visit: Visit | None, now: datetime) -> bool:
     """Whether an answer that was asked for later has been stored meanwhile.
 
     A look dated in the future is of a clock that was set back since, and proves nothing.
     """
+    last = visit.last_visited_at if visit is not None else None
     return last is not None and look.asked_at < last <= now
 
 

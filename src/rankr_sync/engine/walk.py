@@ -5,6 +5,7 @@ import contextlib
 from datetime import datetime, timedelta
 
 from rankr_sync import visits
+from rankr_sync.engine.agenda import delays
 from rankr_sync.engine.context import DELTA, FULL, LISTING, LocationContext, Run, Transaction
 from rankr_sync.engine.sweep import Seen
 from rankr_sync.errors import BadAnswer, RankrSyncError
@@ -24,6 +25,7 @@ async def walk_to_end(
     Raises Interrupted, or what the source raises; everything before that is saved.
     """
     seen, throttled = Seen(), context.source.throttled
+    since = cursor.watermark if partition == DELTA else None
     async with context.run(stream, kind) as run:
         asking = _ask(context, walk, cursor.position)
         try:
@@ -34,7 +36,7 @@ async def walk_to_end(
                 cursor = advance(cursor, page, walk, answer)
                 if cursor.phase == "walking":
                     asking = _ask(context, walk, cursor.position)
-                await context.in_store(_checkpoint, context, run, partition, cursor, page, answer)
+                await context.in_store(_checkpoint, context, run, partition, cursor, page, answer, since)
                 if cursor.phase == "complete":
                     if partition == FULL:
                         context.walk_requests[stream.name] = run.tally.requests
@@ -89,14 +91,28 @@ def _ask(context: LocationContext, walk: Walk, position: JsonObject) -> "asyncio
     return asyncio.create_task(context.source.fetch(request, priority=LISTING))
 
 
-def _checkpoint(context: LocationContext, run: Run, partition: str, cursor: Cursor, page: Page, answer: Answer) -> None:
-    """In the store's thread: the page, the cursor, the counts and the usage, in one transaction."""
+def _checkpoint(
+    context: LocationContext,
+    run: Run,
+    partition: str,
+    cursor: Cursor,
+    page: Page,
+    answer: Answer,
+    since: datetime | None,
+) -> None:
+    """In the store's thread: the page, the cursor, the counts and the usage, in one transaction.
+
+    What changed after `since`, up to which everything was stored, is found now: that is its detection delay.
+    """
     stream, location_id, now = run.stream, context.location_id, context.now()
     with context.checkpoint() as tx:
         known = tx.known(stream, location_id, [record.id for record in page.records])
         plan = tx.apply(stream, location_id, plan_page(page, known, context.rules[stream.name]), now)
         if stream.owner:
-            signal(context, tx, plan, now)
+            signal(context, tx, plan)
+        if since is not None:
+            found = delays(stream, plan, lambda row: (since, answer.asked_at))
+            tx.add_delays(location_id, stream.name, now.date(), found)
         tx.save_cursor(location_id, stream.name, partition, cursor, now)
         if cursor.phase == "complete" and partition == FULL and stream.delta is not None:
             _begin_delta(tx, location_id, stream, cursor, now)
@@ -109,12 +125,12 @@ def _checkpoint(context: LocationContext, run: Run, partition: str, cursor: Curs
     context.count(run, tally)
 
 
-def signal(context: LocationContext, tx: Transaction, plan: Plan, now: datetime) -> None:
+def signal(context: LocationContext, tx: Transaction, plan: Plan) -> None:
     """Make the children of new and changed contacts due, and forget those of contacts that are gone."""
-    for new, rows in ((True, plan.inserts), (False, plan.updates)):
-        due_at, reason = visits.due_after_signal(now, new=new)
-        ids = [row["id"] for row in rows]
-        tx.signal_visits(context.location_id, context.visited_streams(), ids, due_at, reason)
+    noticed = dict.fromkeys((row["id"] for row in plan.inserts), visits.NEW_CONTACT) | {
+        row["id"]: plan.signals[row["id"]] for row in plan.updates
+    }
+    context.agenda.signal(tx, context.visited_streams(), noticed)
     if plan.tombstones:
         tx.drop_visits(context.location_id, plan.tombstones)
 

@@ -26,6 +26,7 @@ from rankr_sync.errors import (
 from rankr_sync.highlevel.answers import give_up_on_token, raise_for, rate_headers, server_time, throttled
 from rankr_sync.highlevel.pacer import Pacer
 from rankr_sync.model import Answer, Request, Row
+from rankr_sync.pacing import DOCUMENTED_DAILY_LIMIT, DayBudget
 
 log = structlog.get_logger()
 
@@ -205,6 +206,17 @@ class HighLevel:
             "daily_reset_at": self._now() + timedelta(seconds=resets_in) if resets_in is not None else None,
             "burst_used": budget.used(now) if ending else limit,
         }
+
+    def day(self) -> DayBudget:
+        """What is left of the day's quota, as far as answers have told; else as it is documented."""
+        budget = self.pacer.budget
+        limit = budget.daily_limit or DOCUMENTED_DAILY_LIMIT
+        if budget.daily_remaining is None:
+            return DayBudget(limit, limit)
+        if budget.daily_reset_at is None:
+            return DayBudget(limit, budget.daily_remaining)
+        resets_in = budget.daily_reset_at - time.monotonic()
+        return DayBudget(limit, budget.daily_remaining, resets_in) if resets_in > 0 else DayBudget(limit, limit)
 
     async def _attempt(self, request: Request, priority: int) -> Answer:
         await self.pacer.enter(priority)

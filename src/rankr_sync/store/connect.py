@@ -9,7 +9,7 @@ from typing import Any
 
 import tenacity
 from pydantic_core import from_json, to_json
-from sqlalchemy import URL, Engine, create_engine, event, exc, make_url
+from sqlalchemy import URL, Engine, Table, create_engine, event, exc, make_url
 from sqlalchemy.engine import Connection
 
 from rankr_sync.errors import BadConfiguration, StoreUnavailable
@@ -81,6 +81,17 @@ def translated(url: str) -> Iterator[None]:
 def is_sqlite(bind: Connection | Engine) -> bool:
     """Whether this connection or engine is of SQLite."""
     return bind.dialect.name == "sqlite"
+
+
+def upsert_into(bind: Connection | Engine, table: Table) -> Any:
+    """An INSERT of this dialect, which knows ON CONFLICT. Only the dialect in use is loaded: they cost megabytes."""
+    if is_sqlite(bind):
+        from sqlalchemy.dialects import sqlite
+
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(table)
 
 
 def _dumps(value: Any) -> str:

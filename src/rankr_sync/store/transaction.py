@@ -16,8 +16,6 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
-    bindparam,
-    case,
     delete,
     exc,
     func,
@@ -28,16 +26,17 @@ from sqlalchemy import (
 )
 
 from rankr_sync import schema
-from rankr_sync.model import Cursor, Known, LocationFacts, Plan, Reject, Row, Tally, Visit
+from rankr_sync.model import Cursor, Known, LocationFacts, Plan, Reject, Row, Tally
 from rankr_sync.plan import digest
-from rankr_sync.store.connect import is_sqlite
-from rankr_sync.streams import OWNER, Stream
+from rankr_sync.store.connect import is_sqlite, upsert_into
+from rankr_sync.store.visits import VisitRows
+from rankr_sync.streams import Stream
 
 Usage = Row
 """A row of `api_usage` without its key."""
 
 
-class Transaction:
+class Transaction(VisitRows):
     """A transaction that is open; the store commits it when its block ends without an error."""
 
     def __init__(self, connection: Connection) -> None:
@@ -175,23 +174,13 @@ class Transaction:
             return error
         return None
 
-    def _insert(self, table: Table) -> Any:
-        """An INSERT of this dialect, which knows ON CONFLICT."""
-        if is_sqlite(self.connection):
-            from sqlalchemy.dialects import sqlite
-
-            return sqlite.insert(table)
-        from sqlalchemy.dialects import postgresql
-
-        return postgresql.insert(table)
-
     def _upsert(self, table: Table, rows: list[Row]) -> None:
         keys = [column.name for column in table.primary_key]
         alike: dict[tuple[str, ...], list[Row]] = {}
         for row in rows:  # one statement takes rows with the same columns: what a row does not have stays as it is
             alike.setdefault(tuple(row), []).append(row)
         for names, some in alike.items():
-            new = self._insert(table)
+            new = upsert_into(self.connection, table)
             changed = {name: new.excluded[name] for name in names if name not in keys}
             self.connection.execute(new.on_conflict_do_update(index_elements=keys, set_=changed), some)
 
@@ -216,7 +205,7 @@ class Transaction:
         }
         if not rows:
             return
-        new = self._insert(table)
+        new = upsert_into(self.connection, table)
         changed = {name: new.excluded[name] for name in ("contact_id", "shape", "reason", "raw", "last_seen_at")}
         keys = ["location_id", "stream", "reject_key"]
         statement = new.on_conflict_do_update(index_elements=keys, set_=changed)
@@ -290,155 +279,14 @@ class Transaction:
         values: Row = {**asdict(tally), "status": status, "error": error, "finished_at": now}
         self.connection.execute(update(table).where(table.c.id == run_id).values(values))
 
-    # -- visits ----------------------------------------------------------------------------------------
-
-    def signal_visits(
-        self, location_id: str, streams: Sequence[str], contact_ids: Sequence[str], due_at: datetime, reason: str
-    ) -> None:
-        """Make these contacts' children due at `due_at`.
-
-        This also tells `save_visits`, which may be about to save an older look, that there is news.
-        """
-        if not streams or not contact_ids:
-            return
-        table = schema.child_visits
-        rows = [
-            {"location_id": location_id, "stream": s, "contact_id": c, "due_at": due_at, "reason": reason}
-            for s in streams
-            for c in contact_ids
-        ]
-        new = self._insert(table)
-        statement = new.on_conflict_do_update(
-            index_elements=["location_id", "stream", "contact_id"],
-            set_={"due_at": new.excluded.due_at, "reason": new.excluded.reason},
-        )
-        self.connection.execute(statement, rows)
-
-    def make_all_due(self, location_id: str, stream: str, due_at: datetime, reason: str) -> None:
-        """Make every living contact's children of this stream due at `due_at` or earlier."""
-        table = schema.child_visits
-        mine = and_(table.c.location_id == location_id, table.c.stream == stream)
-        self.connection.execute(update(table).where(mine, table.c.due_at > due_at).values(due_at=due_at, reason=reason))
-        self.add_missing_visits(location_id, stream, due_at, reason)
-
-    def add_missing_visits(self, location_id: str, stream: str, due_at: datetime, reason: str) -> None:
-        """Add a visit for each living contact that has none of this stream yet."""
-        table, owner = schema.child_visits, OWNER.table
-        has_one = and_(
-            table.c.location_id == owner.c.location_id,
-            table.c.stream == stream,
-            table.c.contact_id == owner.c.id,
-        )
-        missing = (
-            select(
-                owner.c.location_id,
-                literal(stream).label("stream"),
-                owner.c.id,
-                literal(due_at, schema.UtcDateTime()).label("due_at"),
-                literal(reason).label("reason"),
-            )
-            .where(owner.c.location_id == location_id, owner.c.deleted_at.is_(None))
-            .where(~select(table.c.contact_id).where(has_one).exists())
-        )
-        columns = ["location_id", "stream", "contact_id", "due_at", "reason"]
-        self.connection.execute(insert(table).from_select(columns, missing))
-
-    def due_visits(self, location_id: str, streams: Sequence[str], until: datetime, limit: int) -> list[Visit]:
-        """The visits due by `until`, the earliest first. Contacts that are gone are not visited."""
-        table = schema.child_visits
-        found: list[Visit] = []
-        for stream in streams:  # one index range each
-            query = (
-                select(table.c.stream, table.c.contact_id, table.c.last_visited_at, table.c.due_at, table.c.reason)
-                .where(table.c.location_id == location_id, table.c.stream == stream, table.c.due_at <= until)
-                .order_by(table.c.due_at)
-                .limit(limit)
-            )
-            found += [Visit(*row) for row in self.connection.execute(query)]
-        found.sort(key=lambda visit: visit.due_at)
-        return found[:limit]
-
-    def count_due(self, location_id: str, streams: Sequence[str], until: datetime) -> int:
-        """How many visits are due by `until`."""
-        table = schema.child_visits
-        query = select(func.count()).where(
-            table.c.location_id == location_id, table.c.stream.in_(streams), table.c.due_at <= until
-        )
-        return int(self.connection.execute(query).scalar_one())
-
-    def last_visits(self, location_id: str, stream: str, contact_ids: Sequence[str]) -> dict[str, datetime]:
-        """When these contacts were last asked for, as far as a look has been stored."""
-        table = schema.child_visits
-        query = select(table.c.contact_id, table.c.last_visited_at).where(
-            table.c.location_id == location_id, table.c.stream == stream, table.c.contact_id.in_(contact_ids)
-        )
-        return {row[0]: row[1] for row in self.connection.execute(query) if row[1] is not None}
-
-    def note_look(self, location_id: str, stream: str, contact_id: str, asked_at: datetime) -> None:
-        """Note a look that no visit was due for, so that an older answer on its way is not taken for news."""
-        table = schema.child_visits
-        mine = and_(table.c.location_id == location_id, table.c.stream == stream, table.c.contact_id == contact_id)
-        self.connection.execute(update(table).where(mine).values(last_visited_at=asked_at))
-
-    def forget_visits(self, location_id: str, pairs: Iterable[tuple[str, str]]) -> None:
-        """Forget single visits, by stream and contact."""
-        table = schema.child_visits
-        for stream, contact_id in pairs:
-            self.connection.execute(
-                delete(table).where(
-                    table.c.location_id == location_id, table.c.stream == stream, table.c.contact_id == contact_id
-                )
-            )
-
-    def save_visits(self, location_id: str, visits: Iterable[tuple[Visit, Visit]]) -> None:
-        """Save pairs of visits, as they were due and as they are now.
-
-        Where a signal has moved the due time since it was read, the look is older than the signal: the
-        contact stays due.
-        """
-        table = schema.child_visits
-        rows = [
-            {
-                "of_stream": after.stream,
-                "of_contact": after.contact_id,
-                "was_due": before.due_at,
-                "visited": after.last_visited_at,
-                "due": after.due_at,
-                "why": after.reason,
-            }
-            for before, after in visits
-        ]
-        if not rows:
-            return
-        untouched = table.c.due_at == bindparam("was_due", type_=schema.UtcDateTime())
-        statement = (
-            update(table)
-            .where(
-                table.c.location_id == location_id,
-                table.c.stream == bindparam("of_stream"),
-                table.c.contact_id == bindparam("of_contact"),
-            )
-            .values(
-                last_visited_at=bindparam("visited", type_=schema.UtcDateTime()),
-                due_at=case((untouched, bindparam("due", type_=schema.UtcDateTime())), else_=table.c.due_at),
-                reason=case((untouched, bindparam("why")), else_=table.c.reason),
-            )
-        )
-        self.connection.execute(statement, rows)
-
-    def drop_visits(self, location_id: str, contact_ids: Sequence[str]) -> None:
-        """Forget the visits of contacts that are gone."""
-        table = schema.child_visits
-        self.connection.execute(
-            delete(table).where(table.c.location_id == location_id, table.c.contact_id.in_(contact_ids))
-        )
-
     # -- leases ----------------------------------------------------------------------------------------
 
     def take_lease(self, location_id: str, holder: str, now: datetime, until: datetime) -> bool:
         """Take or renew the lease of a location; False while another's has not expired."""
         table = schema.sync_leases
-        new = self._insert(table).values(location_id=location_id, holder=holder, taken_at=now, expires_at=until)
+        new = upsert_into(self.connection, table).values(
+            location_id=location_id, holder=holder, taken_at=now, expires_at=until
+        )
         statement = new.on_conflict_do_update(
             index_elements=["location_id"],
             set_={"holder": holder, "expires_at": until},
@@ -467,7 +315,7 @@ class Transaction:
     def add_usage(self, location_id: str, now: datetime, usage: Usage) -> None:
         """Add requests and throttles to the day's count; the other values replace what was known."""
         table = schema.api_usage
-        new = self._insert(table)
+        new = upsert_into(self.connection, table)
         changed = {name: new.excluded[name] for name in usage} | {
             name: table.c[name] + new.excluded[name] for name in ("requests", "throttled")
         }

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from rankr_sync import schema
 from rankr_sync.mapping import FieldRule
 from rankr_sync.model import JsonObject, LocationFacts, Page, Request
-from rankr_sync.streams.base import Lookup, Stream, Timeline, items_of, read_records
+from rankr_sync.streams.base import Deadline, Lookup, Stream, Timeline, items_of, read_records
 from rankr_sync.values import BadValue, moment
 
 _TIMES = ("startTime", "endTime", "dateAdded", "dateUpdated")
@@ -69,4 +69,7 @@ STREAM = Stream(
     lookup=Lookup(lookup_request, lookup_parse),
     is_gone=is_gone,
     timeline=Timeline("appointment", at="starts_at", title="title", detail="status"),
+    deadline=Deadline("starts_at"),
+    made_at="created_at",
+    changed_at="updated_at",
 )

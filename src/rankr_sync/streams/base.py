@@ -6,7 +6,7 @@ outside `streams/` knows an entity by name.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from rankr_sync.errors import BadAnswer
 from rankr_sync.mapping import FieldMapping, FieldRule
 from rankr_sync.model import JsonObject, Known, LocationFacts, Page, Record, Reject, Request
 from rankr_sync.values import BadValue, moment, text
+from rankr_sync.visits import CHANGED_CONTACT
 
 _FITTING: tuple[tuple[type, tuple[str, ...]], ...] = (
     (schema.UtcDateTime, ("datetime",)),
@@ -64,6 +65,14 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment of a record at which it is likely to be changed soon, while it has these values."""
+
+    at: str
+    of: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """One entity: the only place where it is described."""
 
@@ -84,6 +93,13 @@ class Stream:
     """Whether this is the entity that the others belong to."""
     timeline: Timeline | None = None
     """For what belongs to a contact and has its place in time."""
+    deadline: Deadline | None = None
+    made_at: str | None = None
+    """The column that tells when a record was made, where it carries that."""
+    changed_at: str | None = None
+    """The column that tells when a record was last changed, where it carries that."""
+    says: Callable[[JsonObject, Known, bool], str] = lambda raw, old, same: CHANGED_CONTACT
+    """What an update of a record says of what hangs on it: a signal of `visits`."""
 
     @property
     def columns(self) -> frozenset[str]:
@@ -115,7 +131,7 @@ class Stream:
             row, problems = mapping.row({**raw, **content})
             return plan.Mapped(row, problems)
 
-        return plan.Rules(merge, lambda raw: self.normalise(raw, facts), to_row, self.is_gone)
+        return plan.Rules(merge, lambda raw: self.normalise(raw, facts), to_row, self.is_gone, self.says)
 
 
 def without(raw: JsonObject, paths: Iterable[list[str]]) -> JsonObject:

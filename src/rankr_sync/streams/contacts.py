@@ -15,6 +15,7 @@ from rankr_sync.model import JsonObject, Known, LocationFacts, Page, Record, Req
 from rankr_sync.plan import INDEX_SKEW
 from rankr_sync.streams.base import Lookup, Stream, Walk, items_of, moment_or_none, read_records
 from rankr_sync.values import is_empty
+from rankr_sync.visits import ACTIVE_CONTACT, CHANGED_CONTACT, TOUCHED_CONTACT
 
 SCOPE = "contacts.readonly"
 PAGE = 100
@@ -247,6 +248,14 @@ def _custom_fields(entries: Any) -> list[JsonObject]:
     return [{"id": key, "value": found[key]} for key in sorted(found)]
 
 
+def says(raw: JsonObject, old: Known, same: bool) -> str:
+    """A moved `dateUpdated` alone says most of what hangs on the contact; `lastActivity` is only in few answers."""
+    if same:
+        return TOUCHED_CONTACT
+    active = raw.get("lastActivity") not in (None, (old.raw or {}).get("lastActivity"))
+    return ACTIVE_CONTACT if active else CHANGED_CONTACT
+
+
 FIELDS = {
     "name": FieldRule(source="name"),
     "first_name": FieldRule(source="firstName"),
@@ -286,4 +295,7 @@ STREAM = Stream(
     merge=merge,
     merges=True,
     owner=True,
+    made_at="created_at",
+    changed_at="updated_at",
+    says=says,
 )

@@ -43,4 +43,5 @@ STREAM = Stream(
     normalise=normalise,
     lookup=Lookup(lookup_request, lookup_parse),
     timeline=Timeline("note", at="created_at", title="title", detail="content"),
+    made_at="created_at",
 )

@@ -9,7 +9,7 @@ from datetime import datetime
 from rankr_sync import schema
 from rankr_sync.mapping import FieldRule
 from rankr_sync.model import JsonObject, Known, LocationFacts, Page, Record, Request
-from rankr_sync.streams.base import Lookup, Stream, Timeline, Walk, items_of, read_records
+from rankr_sync.streams.base import Deadline, Lookup, Stream, Timeline, Walk, items_of, read_records
 from rankr_sync.values import is_empty
 
 PAGE = 100
@@ -127,4 +127,5 @@ STREAM = Stream(
     merge=merge,
     merges=True,
     timeline=Timeline("task", at="due_at", title="title", detail="status"),
+    deadline=Deadline("due_at", {"status": "open"}),
 )

@@ -1,0 +1,302 @@
+"""The agenda of one location: which visits to make next, and what each look teaches.
+
+The arithmetic is in `visits`, `rates` and `pacing`; here the store is asked and told. Everything but the price and
+the allowance is kept in tables, so a restart forgets nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from rankr_sync import rates, visits
+from rankr_sync.freshness import within_seconds
+from rankr_sync.model import Known, Look, Plan, Row, Visit
+from rankr_sync.pacing import DayBudget, signalled_visits, visits_a_second
+from rankr_sync.rates import Evidence, Prior
+from rankr_sync.streams import OWNER, Stream
+from rankr_sync.visits import DAY, Bounds, Sent, Trust
+
+if TYPE_CHECKING:
+    from rankr_sync.engine.context import Transaction
+
+AT_ONCE = 1000
+"""So many visits are handed out in one go."""
+
+SAVED_UP = 60.0
+"""Seconds: what could not be spent is not saved up for longer, so that no burst follows an idle hour."""
+
+FADING = 0.5 ** (1 / 30)
+"""What signals were worth counts half after thirty days."""
+
+
+class Agenda:
+    """What is to be visited at one location. Used in the store's thread only."""
+
+    def __init__(
+        self,
+        location_id: str,
+        *,
+        bounds: Bounds,
+        share: float,
+        day: Callable[[], DayBudget],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._location_id = location_id
+        self._bounds = bounds
+        self._share = share
+        self._day = day
+        self._now = now
+        self._priors: dict[str, Prior] = {}
+        self._trust: dict[str, Trust] = {}
+        self._price = 0.0
+        self._allowance = 1.0
+        self._allowed_at: datetime | None = None
+        self._contacts = 0
+        self._learned_at: datetime | None = None
+
+    # -- what was learned ------------------------------------------------------------------------------
+
+    def learn(self, tx: "Transaction", streams: Sequence[str]) -> None:
+        """Take up what was learned; once a day, fit anew how many contacts change how often."""
+        now = self._now()
+        if self._learned_at is not None and timedelta(0) <= now - self._learned_at < timedelta(hours=1):
+            return
+        self._learned_at = now
+        self._contacts = tx.count_living(OWNER, self._location_id)
+        for stream in streams:
+            key = f"rates:{self._location_id}:{stream}"
+            kept = tx.setting(key)
+            fitted_at = datetime.fromisoformat(kept["fitted_at"]) if kept else None
+            if fitted_at is None or not timedelta(0) <= now - fitted_at < DAY:
+                seen = tx.evidence(self._location_id, stream)
+                if seen:
+                    kept = {"shares": rates.fit(seen, rates.gamma()).shares, "fitted_at": now.isoformat()}
+                    tx.save_setting(key, kept, now)
+                    tx.fade_sent(self._location_id, stream, FADING)
+            self._priors[stream] = Prior(tuple(kept["shares"])) if kept else rates.gamma()
+            self._trust[stream] = Trust(tx.sent(self._location_id, stream))
+
+    def _prior(self, stream: str) -> Prior:
+        return self._priors.get(stream) or rates.gamma()
+
+    def _recall(self, stream: str) -> float:
+        return self._trust[stream].recall if stream in self._trust else 0.0
+
+    # -- what to visit ---------------------------------------------------------------------------------
+
+    def due(
+        self,
+        tx: "Transaction",
+        streams: Sequence[str],
+        begun: Mapping[str, datetime],
+        in_hand: Collection[tuple[str, str]],
+        *,
+        rolling: Sequence[str] = (),
+    ) -> list[Visit]:
+        """What to visit now: what a signal made due, what is left of the passes that have `begun`, and of the
+        `rolling` streams as much as the day's budget buys, the highest index first. Nothing that is `in_hand`.
+        """
+        now = self._now()
+        room = AT_ONCE + len(in_hand)
+        if rolling:
+            kept_a_day = self._contacts * len(rolling) / (self._bounds.max_age / DAY)
+            room = min(room, signalled_visits(self._day(), self._share, kept_a_day) + len(in_hand))
+        found = tx.signalled_visits(self._location_id, streams, now, room)
+        for stream, since in begun.items():
+            found += tx.unvisited(self._location_id, stream, since, now, AT_ONCE + len(in_hand))
+        fresh = {(one.stream, one.contact_id): one for one in found if (one.stream, one.contact_id) not in in_hand}
+        if rolling and not begun:
+            taken = fresh.keys() | set(in_hand)
+            self._allowance -= min(self._allowance, len(fresh))
+            for one in self._bought(tx, rolling, now, taken):
+                fresh[one.stream, one.contact_id] = one
+        return list(fresh.values())[:AT_ONCE]
+
+    def _bought(
+        self, tx: "Transaction", streams: Sequence[str], now: datetime, taken: Collection[tuple[str, str]]
+    ) -> list[Visit]:
+        """As many visits as the budget allows by now, those that are worth most."""
+        count = self._allow(now)
+        if count < 1:
+            return []
+        room = count + len(taken)
+        picked, price = visits.pick(
+            tx.visit_heads(self._location_id, streams),
+            lambda before: tx.waiting_visits(self._location_id, before, room),
+            now,
+            room,
+            self._price,
+            {stream: self._recall(stream) for stream in streams},
+            self._bounds,
+        )
+        fresh = [one for one in picked if (one.stream, one.contact_id) not in taken][:count]
+        self._allowance -= len(fresh)
+        self._price = price
+        return [Visit(one.stream, one.contact_id, now, visits.BY_INDEX, one.last_visited_at) for one in fresh]
+
+    def _allow(self, now: datetime) -> int:
+        """Let the budget grow with time, and say how many visits it buys."""
+        pace = visits_a_second(self._day(), self._share)
+        elapsed = (now - self._allowed_at).total_seconds() if self._allowed_at else 0.0
+        self._allowed_at = now
+        self._allowance = min(self._allowance + pace * max(elapsed, 0.0), max(1.0, pace * SAVED_UP))
+        return int(self._allowance)
+
+    # -- what signals and looks say --------------------------------------------------------------------
+
+    def signal(self, tx: "Transaction", streams: Sequence[str], signals: Mapping[str, str]) -> None:
+        """Note what was noticed of contacts (id -> what), so that their children are looked at in time.
+
+        A look that was asked for before this does not settle it.
+        """
+        now = self._now()
+        if not signals:
+            return
+        for stream in streams:
+            known = tx.visits_of(self._location_id, stream, list(signals))
+            changed = [self._noticed(stream, id_, what, known.get(id_), now) for id_, what in signals.items()]
+            tx.put_visits(self._location_id, changed)
+
+    def add_missing(self, tx: "Transaction", stream: str) -> None:
+        """Make the living contacts due that were never visited for this stream."""
+        tx.add_missing_visits(self._location_id, stream, self._now(), self._prior(stream).rate(Evidence()))
+
+    def _noticed(self, stream: str, contact_id: str, what: str, old: Visit | None, now: datetime) -> Visit:
+        if old is None:
+            old = Visit(stream, contact_id, now, what, rate=self._prior(stream).rate(Evidence()))
+        if old.last_visited_at is None:
+            what = visits.NEW_CONTACT
+        if old.last_visited_at is None or what not in visits.LEARNED_FROM:
+            return replace(old, due_at=now, reason=what, signal=what, signalled_at=now)
+        precision = self._trust.get(stream, Trust()).precision(what)
+        announced = old.announced + visits.worth_of_signal(now - old.last_visited_at, precision)
+        due_at = visits.due_after_signal(
+            now, old.last_visited_at, self._price, old.rate, self._recall(stream), announced
+        )
+        return replace(old, due_at=due_at, reason=what, signal=what, signalled_at=now, announced=announced)
+
+    def deadlines(self, tx: "Transaction", streams: Sequence[Stream]) -> None:
+        """Notice the records whose time came since their contact's last visit: they are likely to be changed."""
+        now = self._now()
+        for stream in streams:
+            passed = tx.passed_deadlines(stream, self._location_id, now - DAY, now)
+            self.signal(tx, [stream.name], dict.fromkeys(passed, visits.DEADLINE))
+
+    def settle(
+        self,
+        tx: "Transaction",
+        stream: Stream,
+        looks: Sequence[Look],
+        known: Mapping[str, Visit],
+        finds: Mapping[str, "Find"],
+    ) -> None:
+        """After looks at contacts of one stream: what they taught, and when each contact has its turn again.
+
+        `known` are their visits as read in this transaction, by contact.
+        """
+        now = self._now()
+        counted: dict[str, Sent] = {}
+        settled = []
+        for look in looks:
+            visit = known.get(look.contact_id)
+            if visit is None:
+                continue  # the contact is gone
+            if look.failure is not None:
+                due_at = look.asked_at + visits.POSTPONED_FOR
+                settled.append(replace(visit, due_at=due_at, reason=visits.POSTPONED, signal=visits.POSTPONED))
+                continue
+            find = finds.get(look.contact_id, Find())
+            # A signal dated in the future is of a clock that was set back since, and older than this look.
+            newer = visit.signalled_at is not None and look.asked_at < visit.signalled_at <= now
+            settled.append(self._looked(stream.name, visit, look.asked_at, find, newer))
+            if visit.last_visited_at is not None and (newer or visit.signal in (None, *visits.LEARNED_FROM)):
+                reason = visits.BY_INDEX if newer or visit.signal is None else visit.signal
+                sent = counted.get(reason, Sent())
+                counted[reason] = Sent(sent.visits + 1, sent.found + (find.changes > 0))
+        tx.save_visits(self._location_id, settled)
+        self._count(tx, stream.name, counted)
+
+    def _looked(self, stream: str, visit: Visit, asked_at: datetime, find: "Find", newer: bool) -> Visit:
+        last = visit.last_visited_at
+        if last is None:
+            evidence = rates.from_history(find.dated, find.days) if find.days else Evidence()
+        else:
+            days = max((asked_at - last) / DAY, 0.0)
+            evidence = Evidence(visit.seen_changes, visit.seen_days).after(days, find.changes)
+        rate = self._prior(stream).rate(evidence)
+        due_at, reason = visits.due_after_visit(asked_at, self._price, rate, self._recall(stream), self._bounds)
+        changed = last is not None and find.changes > 0
+        seen = replace(
+            visit,
+            last_visited_at=asked_at,
+            last_changed_at=asked_at if changed else visit.last_changed_at,
+            visits=visit.visits + 1,
+            changes=visit.changes + (find.changes if changed else 0),
+            rate=rate,
+            seen_changes=evidence.changes,
+            seen_days=evidence.days,
+        )
+        if newer:
+            return seen
+        return replace(seen, due_at=due_at, reason=reason, signal=None, signalled_at=None, announced=0.0)
+
+    def _count(self, tx: "Transaction", stream: str, counted: Mapping[str, Sent]) -> None:
+        tx.add_sent(self._location_id, stream, counted)
+        trust = dict(self._trust.get(stream, Trust()).by_reason)
+        for reason, sent in counted.items():
+            before = trust.get(reason, Sent())
+            trust[reason] = Sent(before.visits + sent.visits, before.found + sent.found)
+        self._trust[stream] = Trust(trust)
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """What a look at a contact found: records that changed since the last look; and, at the first one, records that
+    carry a date of the last so many `days`.
+    """
+
+    changes: int = 0
+    dated: int = 0
+    days: float = 0.0
+
+
+def found_in(plan: Plan, known: Mapping[str, Known]) -> Counter[str]:
+    """How many records of each contact the plan changes."""
+    owners = [row.get("contact_id") for row in (*plan.inserts, *plan.updates)]
+    owners += [known[id_].contact_id for id_ in plan.tombstones if id_ in known]
+    return Counter(owner for owner in owners if owner is not None)
+
+
+def delays(stream: Stream, plan: Plan, looked: Callable[[Row], tuple[datetime | None, datetime]]) -> Counter[int]:
+    """The detection delays of what the plan changes: of each record that carries the time of its own change.
+
+    `looked` tells of a row when the store was last known to have it as it was, and when it was asked for now;
+    a change before that is none that this look has found.
+    """
+    counted: Counter[int] = Counter()
+    for column, rows in ((stream.changed_at or stream.made_at, plan.inserts), (stream.changed_at, plan.updates)):
+        for row in rows if column else ():
+            at, (since, asked_at) = row.get(column or ""), looked(row)
+            if isinstance(at, datetime) and since is not None and since < at:
+                counted[within_seconds(asked_at - at)] += 1
+    return counted
+
+
+def histories(
+    stream: Stream, plan: Plan, made_at: Mapping[str, datetime], contact_ids: Sequence[str], now: datetime
+) -> dict[str, Find]:
+    """What first looks at these contacts tell of the time before them: records by the date they were made.
+
+    `made_at`: when the contacts were made, so that a new one is not taken for a quiet one.
+    """
+    if stream.made_at is None:
+        return {}
+    since = now - timedelta(days=rates.HISTORY_DAYS)
+    dated = Counter(
+        row.get("contact_id")
+        for row in plan.inserts
+        if isinstance(at := row.get(stream.made_at), datetime) and since <= at <= now
+    )
+    return {id_: Find(0, dated[id_], (now - max(since, made_at.get(id_, since))) / DAY) for id_ in contact_ids}
