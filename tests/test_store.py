@@ -4,7 +4,6 @@ import json
 import os
 import random
 import stat
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sqlalchemy import exc, inspect, select, text
 
 from mirror import LOCATION, account, backfill, configuration
@@ -24,7 +21,7 @@ from rankr_sync.engine import context
 from rankr_sync.engine.context import Settings, compile_rules
 from rankr_sync.errors import BadConfiguration, StoreUnavailable
 from rankr_sync.mapping import FieldRule
-from rankr_sync.model import Cursor, LocationFacts, Page, Plan, Record, Reject, Tally, Visit
+from rankr_sync.model import Cursor, LocationFacts, Page, Plan, Record, Reject, Tally
 from rankr_sync.plan import plan_page
 from rankr_sync.store import SqlStore, Transaction, look
 from rankr_sync.store.connect import location_of
@@ -253,124 +250,6 @@ def test_a_time_without_a_zone_is_refused(store: SqlStore) -> None:
         tx.save_cursor("loc", "contacts", "full", Cursor(), datetime(2026, 9, 1))
     with store.reading() as tx:
         assert tx.cursor("loc", "contacts", "full") is None
-
-
-# -- visits ------------------------------------------------------------------------------------------
-
-
-def due(store: SqlStore, *streams: str, until: datetime = LATER, limit: int = 100) -> list[tuple[str, str]]:
-    """What is due, as (stream, contact)."""
-    with store.reading() as tx:
-        return [(v.stream, v.contact_id) for v in tx.due_visits("loc", streams or ("notes",), until, limit)]
-
-
-def test_visits_come_in_the_order_they_are_due(store: SqlStore) -> None:
-    """The earliest first, over all streams; what is due later, or elsewhere, does not come."""
-    with store.transaction() as tx:
-        for minutes, (stream, contact) in enumerate([("notes", "c"), ("appointments", "b"), ("notes", "a")]):
-            tx.signal_visits("loc", [stream], [contact], NOW + timedelta(minutes=minutes), "changed contact")
-        tx.signal_visits("loc", ["notes"], ["later"], LATER + timedelta(seconds=1), "rolling pass")
-        tx.signal_visits("other", ["notes"], ["x"], NOW, "changed contact")
-        assert tx.count_due("loc", ["notes", "appointments"], LATER) == 3
-    both = ("notes", "appointments")
-    assert due(store, *both) == [("notes", "c"), ("appointments", "b"), ("notes", "a")]
-    assert due(store, *both, limit=2) == [("notes", "c"), ("appointments", "b")]
-    assert due(store, "appointments") == [("appointments", "b")]
-
-
-def test_a_saved_visit_is_due_when_it_says(store: SqlStore) -> None:
-    """After a look a contact is due again at the time that was decided, and the look's time is kept."""
-    with store.transaction() as tx:
-        tx.signal_visits("loc", ["notes"], ["a"], NOW, "new contact")
-        (before,) = tx.due_visits("loc", ["notes"], LATER, 10)
-        after = Visit("notes", "a", NOW, LATER + timedelta(days=1), "rolling pass")
-        tx.save_visits("loc", [(before, after)])
-        assert tx.due_visits("loc", ["notes"], LATER, 10) == []
-        assert tx.due_visits("loc", ["notes"], LATER + timedelta(days=2), 10) == [after]
-
-
-def test_a_signal_during_a_look_keeps_the_contact_due(store: SqlStore) -> None:
-    """News that came while a contact was being looked at are not lost: the look was older than they."""
-    with store.transaction() as tx:
-        tx.signal_visits("loc", ["notes"], ["a"], NOW, "rolling pass")
-        (before,) = tx.due_visits("loc", ["notes"], LATER, 10)
-    with store.transaction() as tx:
-        tx.signal_visits("loc", ["notes"], ["a"], NOW + timedelta(seconds=1), "changed contact")
-    with store.transaction() as tx:
-        tx.save_visits("loc", [(before, Visit("notes", "a", NOW, LATER + timedelta(days=1), "rolling pass"))])
-        (still,) = tx.due_visits("loc", ["notes"], LATER, 10)
-    assert (still.reason, still.last_visited_at) == ("changed contact", NOW)
-
-
-def test_missing_visits_are_added_for_the_living(store: SqlStore) -> None:
-    """Every living contact without a visit of the stream gets one; those that have one keep it."""
-    write(store, "contacts", {"id": "a"}, {"id": "b"}, {"id": "gone"})
-    with store.transaction() as tx:
-        tx.tombstone(CONTACTS, "loc", ["gone"], NOW)
-        tx.signal_visits("loc", ["notes"], ["a"], NOW - timedelta(days=1), "new contact")
-        for _ in range(2):
-            tx.add_missing_visits("loc", "notes", NOW, "full pass")
-        found = {v.contact_id: v.reason for v in tx.due_visits("loc", ["notes"], LATER, 10)}
-        assert found == {"a": "new contact", "b": "full pass"}
-        assert tx.due_visits("loc", ["appointments"], LATER, 10) == []
-
-
-def test_all_become_due_and_what_is_due_sooner_stays_so(store: SqlStore) -> None:
-    """A full pass makes every living contact due by its start, and pushes none back."""
-    write(store, "contacts", {"id": "soon"}, {"id": "late"}, {"id": "new"})
-    with store.transaction() as tx:
-        tx.signal_visits("loc", ["notes"], ["soon"], NOW - timedelta(days=1), "changed contact")
-        tx.signal_visits("loc", ["notes"], ["late"], LATER + timedelta(days=9), "rolling pass")
-        tx.signal_visits("loc", ["appointments"], ["late"], LATER + timedelta(days=9), "rolling pass")
-        tx.make_all_due("loc", "notes", NOW, "full pass")
-        found = {v.contact_id: (v.due_at, v.reason) for v in tx.due_visits("loc", ["notes", "appointments"], NOW, 10)}
-    assert found == {
-        "soon": (NOW - timedelta(days=1), "changed contact"),
-        "late": (NOW, "full pass"),
-        "new": (NOW, "full pass"),
-    }
-
-
-def test_visits_of_contacts_that_are_gone_are_forgotten(store: SqlStore) -> None:
-    """Only those, and only at their location."""
-    with store.transaction() as tx:
-        tx.signal_visits("loc", ["notes", "appointments"], ["a", "b"], NOW, "new contact")
-        tx.signal_visits("other", ["notes"], ["a"], NOW, "new contact")
-        tx.drop_visits("loc", ["a"])
-        assert tx.count_due("other", ["notes"], LATER) == 1
-    assert due(store, "notes", "appointments") == [("notes", "b"), ("appointments", "b")]
-
-
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.booleans()), max_size=12))
-@settings(max_examples=25)
-def test_no_signal_is_ever_lost(script: list[tuple[str, int, bool]]) -> None:
-    """Whatever signals and looks come in whatever order: a contact signalled after a look began stays due."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = SqlStore(f"sqlite:///{folder}/x.db")
-        store.upgrade()
-        expected: dict[str, bool] = {}
-        looks: dict[str, Visit] = {}
-        for step, (contact, minutes, signals) in enumerate(script):
-            at = NOW + timedelta(minutes=minutes, microseconds=step)
-            with store.transaction() as tx:
-                if signals:
-                    tx.signal_visits("loc", ["notes"], [contact], at, "changed contact")
-                    expected[contact] = True
-                    continue
-                if contact in looks:  # the look that began earlier ends
-                    before = looks.pop(contact)
-                    after = Visit("notes", contact, at, LATER + timedelta(days=9, microseconds=step), "rolling pass")
-                    seen_all = any(v == before for v in tx.due_visits("loc", ["notes"], LATER, 10))
-                    tx.save_visits("loc", [(before, after)])
-                    expected[contact] = expected[contact] and not seen_all
-                else:  # a look begins
-                    looks |= {
-                        v.contact_id: v for v in tx.due_visits("loc", ["notes"], LATER, 10) if v.contact_id == contact
-                    }
-        assert dict.fromkeys((contact for _, contact in due(store)), True) == {
-            c: True for c, is_due in expected.items() if is_due
-        }
-        store.close()
 
 
 # -- usage, runs, facts ------------------------------------------------------------------------------

@@ -74,15 +74,18 @@ class Agenda:
                 if seen:
                     kept = {"shares": rates.fit(seen, rates.gamma()).shares, "fitted_at": now.isoformat()}
                     tx.save_setting(key, kept, now)
-                    tx.fade_sent(self._location_id, stream, FADING)
+                    if fitted_at is not None:
+                        tx.fade_sent(self._location_id, stream, FADING)
             self._priors[stream] = Prior(tuple(kept["shares"])) if kept else rates.gamma()
             self._trust[stream] = Trust(tx.sent(self._location_id, stream))
 
-    def _prior(self, stream: str) -> Prior:
+    def prior(self, stream: str) -> Prior:
+        """How many of the location's contacts change how often, as far as it was learned."""
         return self._priors.get(stream) or rates.gamma()
 
-    def _recall(self, stream: str) -> float:
-        return self._trust[stream].recall if stream in self._trust else 0.0
+    def trust(self, stream: str) -> Trust:
+        """How well signals foretold changes of this stream so far."""
+        return self._trust.get(stream) or Trust()
 
     # -- what to visit ---------------------------------------------------------------------------------
 
@@ -128,7 +131,7 @@ class Agenda:
             now,
             room,
             self._price,
-            {stream: self._recall(stream) for stream in streams},
+            {stream: self.trust(stream).recall for stream in streams},
             self._bounds,
         )
         fresh = [one for one in picked if (one.stream, one.contact_id) not in taken][:count]
@@ -161,19 +164,19 @@ class Agenda:
 
     def add_missing(self, tx: "Transaction", stream: str) -> None:
         """Make the living contacts due that were never visited for this stream."""
-        tx.add_missing_visits(self._location_id, stream, self._now(), self._prior(stream).rate(Evidence()))
+        tx.add_missing_visits(self._location_id, stream, self._now(), self.prior(stream).rate(Evidence()))
 
     def _noticed(self, stream: str, contact_id: str, what: str, old: Visit | None, now: datetime) -> Visit:
         if old is None:
-            old = Visit(stream, contact_id, now, what, rate=self._prior(stream).rate(Evidence()))
+            old = Visit(stream, contact_id, now, what, rate=self.prior(stream).rate(Evidence()))
         if old.last_visited_at is None:
             what = visits.NEW_CONTACT
         if old.last_visited_at is None or what not in visits.LEARNED_FROM:
             return replace(old, due_at=now, reason=what, signal=what, signalled_at=now)
-        precision = self._trust.get(stream, Trust()).precision(what)
+        precision = self.trust(stream).precision(what)
         announced = old.announced + visits.worth_of_signal(now - old.last_visited_at, precision)
         due_at = visits.due_after_signal(
-            now, old.last_visited_at, self._price, old.rate, self._recall(stream), announced
+            now, old.last_visited_at, self._price, old.rate, self.trust(stream).recall, announced
         )
         return replace(old, due_at=due_at, reason=what, signal=what, signalled_at=now, announced=announced)
 
@@ -225,8 +228,8 @@ class Agenda:
         else:
             days = max((asked_at - last) / DAY, 0.0)
             evidence = Evidence(visit.seen_changes, visit.seen_days).after(days, find.changes)
-        rate = self._prior(stream).rate(evidence)
-        due_at, reason = visits.due_after_visit(asked_at, self._price, rate, self._recall(stream), self._bounds)
+        rate = self.prior(stream).rate(evidence)
+        due_at, reason = visits.due_after_visit(asked_at, self._price, rate, self.trust(stream).recall, self._bounds)
         changed = last is not None and find.changes > 0
         seen = replace(
             visit,
@@ -244,7 +247,7 @@ class Agenda:
 
     def _count(self, tx: "Transaction", stream: str, counted: Mapping[str, Sent]) -> None:
         tx.add_sent(self._location_id, stream, counted)
-        trust = dict(self._trust.get(stream, Trust()).by_reason)
+        trust = dict(self.trust(stream).by_reason)
         for reason, sent in counted.items():
             before = trust.get(reason, Sent())
             trust[reason] = Sent(before.visits + sent.visits, before.found + sent.found)
