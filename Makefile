@@ -24,8 +24,9 @@ format: .venv/dev  ## bring the code into form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/dev  ## the figures of docs/performance.md
+bench: .venv/dev  ## the figures of docs/performance.md and docs/freshness.md
 	$(BIN)/python benchmarks/backfill.py
+	$(BIN)/python benchmarks/freshness --jobs 2 --plot docs/freshness.svg
 
 soak: .venv/dev  ## the property tests, for long
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -n auto -m "not process" --timeout 3600 $(PYTEST_ARGS)

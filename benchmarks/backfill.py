@@ -168,6 +168,14 @@ def paced() -> None:
         )
 
 
+def machine() -> str:
+    """When and on what this was measured."""
+    model = next(
+        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ""
+    )
+    return f"{date.today()}, Python {platform.python_version()}, {os.cpu_count()} cores, {model}"
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser()
@@ -175,10 +183,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["sqlite", "postgresql"])
     parser.add_argument("--paced", action="store_true", help="only the wall time under the rate limit")
     wanted = parser.parse_args()
-    model = next(
-        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ""
-    )
-    print(f"{date.today()}, Python {platform.python_version()}, {os.cpu_count()} cores, {model}\n")
+    print(f"{machine()}\n")
     if not wanted.paced:
         kinds = [wanted.only] if wanted.only else ["sqlite", "postgresql"]
         unlimited([int(size) for size in wanted.sizes.split(",")], kinds)

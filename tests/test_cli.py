@@ -208,7 +208,7 @@ def test_the_promised_commands_are_there() -> None:
     """Names of commands are promises."""
     there = {" ".join(words) for words in commands()}
     assert there >= {
-        *("demo", "sandbox", "check", "backfill", "run", "status", "contact"),
+        *("demo", "sandbox", "check", "plan", "backfill", "run", "status", "contact"),
         *("rejects list", "rejects show", "rejects retry", "mapping preview", "mapping apply"),
         *("db upgrade", "db current", "db purge"),
     }

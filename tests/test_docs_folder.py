@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mirror import query
-from rankr_sync.config import Config, Retention, Schedule, load
+from rankr_sync.config import Config, Retention, Schedule, Visits, load
 from rankr_sync.mapping import FieldRule
 from rankr_sync.model import JsonObject, LocationFacts
 from rankr_sync.store import SqlStore
@@ -114,9 +114,9 @@ def test_snippets_of_configuration_load(toml: str) -> None:
     configured(toml)
 
 
-@pytest.mark.parametrize("table", [Schedule, Retention])
-def test_every_key_of_time_is_in_the_operations(table: type[Schedule | Retention]) -> None:
-    """A person who reads operations.md has met every key of the schedule and of the retention."""
+@pytest.mark.parametrize("table", [Schedule, Visits, Retention])
+def test_every_key_of_time_is_in_the_operations(table: type[Schedule | Visits | Retention]) -> None:
+    """A person who reads operations.md has met every key of the schedule, of visits and of the retention."""
     name = table.__name__.lower()
     missing = [key for key in table.model_fields if f"`{name}.{key}`" not in PAGES["operations.md"]]
     assert missing == []

@@ -59,9 +59,9 @@ def burst(contacts: int, seed: int = 7) -> World:
 
 
 def quiet(contacts: int, seed: int = 7) -> World:
-    """An agency with a hundredth of the contacts, a fifth of the changes of each, and all of the quota."""
-    world = freshness(max(contacts // 100, 50), seed, busy=0.2)
-    return replace(world, name="quiet", visits_a_day=[(0.0, 90.0 * world.contacts)])
+    """A fiftieth of the contacts, each with a fifth of the changes, and all of the quota: 45 visits each, a day."""
+    world = freshness(max(contacts // 50, 50), seed, busy=0.2)
+    return replace(world, name="quiet", visits_a_day=[(0.0, 45.0 * world.contacts)])
 
 
 def bulk_import(contacts: int, seed: int = 7) -> World:
@@ -96,7 +96,9 @@ def drifting(contacts: int, seed: int = 7, every: float = 60.0) -> World:
             changes += [(moment, who) for moment in _moments(chance, rate, since, until)]
             rate, since = _rate(chance), until
             shifts.append((since, who, rate))
-    return replace(world, name=f"rates drawn anew every {every:.0f} days", changes=sorted(changes), shifts=sorted(shifts))
+    return replace(
+        world, name=f"rates drawn anew every {every:.0f} days", changes=sorted(changes), shifts=sorted(shifts)
+    )
 
 
 def clumped(contacts: int, seed: int = 7) -> World:
@@ -123,12 +125,8 @@ def outage(contacts: int, seed: int = 7) -> World:
 
 
 def _rate(chance: random.Random) -> float:
-    drawn = chance.random()
-    for share, rate in MIXTURE:
-        drawn -= share
-        if drawn < 0:
-            break
-    return rate * chance.gammavariate(2, 0.5)
+    shares, usual = zip(*MIXTURE, strict=True)
+    return float(chance.choices(usual, shares)[0] * chance.gammavariate(2, 0.5))
 
 
 def _moments(chance: random.Random, rate: float, since: float = 0.0, until: float = DAYS + TAIL) -> Iterator[float]:

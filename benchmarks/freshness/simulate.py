@@ -106,6 +106,8 @@ class Simulation:
         self.price = 0.01
         self.bought = self.made = 0.0
         self.result = Result(self.policy, [], [], [], 0.0, 0.0, 0.0, self.prior)
+        self.hurried, self.hurried_at = self.bounds, START
+        self.older: dict[timedelta, int] = {}
         self._first_pass()
 
     # -- the account ---------------------------------------------------------------------------------
@@ -143,12 +145,12 @@ class Simulation:
     # -- one day after the other -----------------------------------------------------------------------
 
     def run(self) -> Result:
-        """All days, and then on until every change that counts was seen."""
+        """All days that count, and on until every change in them was seen."""
         changes, arrivals, shifts = iter(self.world.changes), iter(self.world.arrivals), iter(self.world.shifts)
         change, arrival, shift = next(changes, None), next(arrivals, None), next(shifts, None)
         left, fraction, reset_at = 0.0, 0.0, START
         seconds = timedelta(seconds=self.tick)
-        while self.to_see:
+        while self.to_see or self.now < START + DAYS * DAY:
             if self.now >= reset_at:
                 limit = [many for since, many in self.world.visits_a_day if START + since * DAY <= self.now][-1] / SHARE
                 left, reset_at = limit, reset_at + DAY
@@ -174,11 +176,17 @@ class Simulation:
                 continue
             burst = max(1, int(10 * self.tick * self.world.contacts / 100_000)) if self.world.contacts > 2000 else 600
             day = pacing.DayBudget(int(limit), int(left), until_reset)
-            kept = len(self.last_visit) / (self.bounds.max_age / DAY)
-            count = min(burst, pacing.signalled_visits(day, SHARE, kept))
+            kept = visits.kept_a_day(len(self.last_visit), limit * SHARE, self.bounds)
+            in_time = self.hurried.max_age == self.bounds.max_age
+            a_pass = len(self.last_visit) / (self.bounds.max_age / DAY)
+            count = min(burst, pacing.signalled_visits(day, SHARE, a_pass if in_time else kept))
             done = self._visit_signalled(count)
             left, burst = left - done, burst - done
-            fraction += pacing.visits_a_second(pacing.DayBudget(int(limit), int(left), until_reset), SHARE) * self.tick
+            pace = pacing.visits_a_second(pacing.DayBudget(int(limit), int(left), until_reset), SHARE)
+            if self.now >= self.hurried_at + timedelta(hours=1) or self.now - seconds == START:
+                self.older, self.hurried_at = self._count_older(kept), self.now
+            self.hurried = visits.in_time(self.older, kept, pace * 86_400, self.bounds)
+            fraction += pace * self.tick
             count = min(burst, int(fraction))
             fraction -= int(fraction)
             if count > 0:
@@ -237,11 +245,23 @@ class Simulation:
             return found
 
         recall = {"notes": self.trust.recall}
-        chosen, price = visits.pick(heads, fetch, self.now, count, self.price, recall, self.bounds)
+        chosen, price = visits.pick(heads, fetch, self.now, count, self.price, recall, self.hurried)
         self.price = price if len(chosen) == count else visits.LOWEST_PRICE
         for one in chosen:
             self._visit(one.contact_id)  # type: ignore[arg-type]
         return len(chosen)
+
+    def _count_older(self, kept: float) -> dict[timedelta, int]:
+        """How many are older than each age that matters, as the store counts once an hour."""
+        ages = visits.ages_to_count(len(self.last_visit), kept, self.bounds)
+        older = dict.fromkeys(ages, 0)
+        for waiting in self.steps.values():
+            for since in waiting.values():
+                if self.now - since <= ages[0]:
+                    break  # the others of this step are younger
+                for age in ages:
+                    older[age] += self.now - since > age
+        return older
 
     def _visit(self, who: int) -> None:
         found, last = len(self.unseen[who]), self.last_visit.get(who)
@@ -251,7 +271,7 @@ class Simulation:
             if self.policy.knows == "dates":
                 self.evidence[who] = rates.from_history(self.world.dated[who])
         else:
-            self.steps["notes", self.rates[who]].pop(who)
+            self.steps["notes", self.rates[who]].pop(who, None)
             reason = visits.CHANGED_CONTACT if who in self.announced else visits.BY_INDEX
             sent = self.sent.get(reason, visits.Sent())
             self.sent[reason] = visits.Sent(sent.visits + 1, sent.found + (found > 0))

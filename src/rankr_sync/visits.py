@@ -50,6 +50,8 @@ class Bounds:
 
     min_age: timedelta = timedelta(minutes=15)
     max_age: timedelta = timedelta(days=7)
+    first: float = 1.0
+    """The share of the rolling visits that may go to what is past `max_age` before all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +142,18 @@ def pick(
 
     Contacts of one stream and rate differ only by their last visit, so a step's longest waiting are its best.
     `heads` tells the longest waiting of each step; `fetch` gets, for each step, up to `count` contacts last visited
-    before a moment, the longest waiting first. Nothing is asked of steps where nobody is worth the price, which is
-    lowered until enough are. What is past `max_age` goes before all others; what is not past `min_age` is left out.
+    before a moment, the longest waiting first. Nothing is asked of steps where nobody is worth the price: that of the
+    `count`th best head, or lower where there are fewer heads. What is past `max_age` goes before all others, as
+    far as `first` allows; what is not past `min_age` is left out.
     """
+
+    def worth(one: Waiting) -> float:
+        return _worth((one.stream, one.rate), one.last_visited_at, now, recall)
+
+    allowed = math.ceil(count * bounds.first)
+    best = sorted((_worth(step, head, now, recall) for step, head in heads.items()), reverse=True)
+    if len(best) >= count:
+        price = best[count - 1]
     while True:
         before = {
             step: until
@@ -150,14 +161,54 @@ def pick(
             if head <= (until := now - due_in(price, step[1], recall.get(step[0], 0.0), bounds))
         }
         waiting = fetch(before) if before else ()
-        if len(waiting) >= count or price < LOWEST_PRICE:
+        late = [one for one in waiting if now - one.last_visited_at > bounds.max_age]
+        late.sort(key=lambda one: (one.last_visited_at, -worth(one)))
+        first, too_many = late[:allowed], late[allowed:]
+        # Who is late is fetched at any price.
+        enough = len(waiting) - sum(worth(one) < price for one in too_many)
+        if enough >= count or price < LOWEST_PRICE:
             break
         price /= 4
-    ranked = []
-    for one in waiting:
-        age = now - one.last_visited_at
-        late = max(age - bounds.max_age, timedelta(0))
-        ranked.append((late, index(one.rate, age, recall.get(one.stream, 0.0)), one))
-    ranked.sort(key=lambda entry: entry[:2], reverse=True)
-    bought = ranked[:count]
-    return [one for _, _, one in bought], bought[-1][1] if bought else 0.0
+    taken = {(one.stream, one.contact_id) for one in first}
+    others = [one for one in waiting if (one.stream, one.contact_id) not in taken]
+    bought = first + sorted(others, key=worth, reverse=True)[: count - len(first)]
+    return bought, worth(bought[-1]) if bought else 0.0
+
+
+def _worth(step: Step, since: datetime, now: datetime, recall: Mapping[str, float]) -> float:
+    return index(step[1], now - since, recall.get(step[0], 0.0))
+
+
+# The bound on age is a promise only if not too many contacts reach it at once. So a part of the visits is kept for
+# it, signals or not, and who would otherwise come too late goes first in time.
+
+_AGES = 16
+
+
+def kept_a_day(contacts: int, visits_a_day: float, bounds: Bounds) -> float:
+    """The visits a day that are kept for the bound on age: half of all, or what one pass in `max_age` needs.
+
+    Where not even one pass fits, half of all: the bound is missed, and the others still have their turn.
+    """
+    a_pass = contacts / (bounds.max_age / DAY)
+    return max(a_pass, visits_a_day / 2) if a_pass <= visits_a_day else visits_a_day / 2
+
+
+def ages_to_count(contacts: int, kept: float, bounds: Bounds) -> list[timedelta]:
+    """Of how old contacts the number must be known for `in_time`. None younger can come too late."""
+    span = min(timedelta(days=contacts / kept), bounds.max_age) if kept > 0 else bounds.max_age
+    return [max(bounds.max_age - span * (part / _AGES), bounds.min_age) for part in range(_AGES, 0, -1)]
+
+
+def in_time(older: Mapping[timedelta, int], kept: float, pace: float, bounds: Bounds) -> Bounds:
+    """The bounds to pick with, so that `kept` visits a day suffice for everybody to be looked at within `max_age`.
+
+    `older` tells how many contacts are older than each of `ages_to_count`; `pace` is that of the rolling visits, a
+    day. If there are more than can be visited before they reach `max_age`, they go first from that age on.
+    """
+    ages = sorted(older)
+    share = min(1.0, kept / pace) if pace > 0 else 1.0
+    for age, next_age in zip(ages, [*ages[1:], bounds.max_age], strict=True):
+        if older[age] > kept * ((bounds.max_age - next_age) / DAY):
+            return Bounds(bounds.min_age, age, share)
+    return Bounds(bounds.min_age, bounds.max_age, share)

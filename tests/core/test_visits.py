@@ -1,5 +1,6 @@
 """Which contact to visit next: the index, the bounds on age, signals, and the budget that is never exceeded."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -152,6 +153,11 @@ def test_recall_is_the_share_of_changes_that_were_announced(announced, unannounc
     assert _learned([*found, (visits.BY_INDEX, True)]).recall <= recall
 
 
+def test_a_few_lucky_signals_are_not_trusted():
+    """Five changes, all announced, may be chance: recall stays low until there are many more."""
+    assert _learned([(visits.CHANGED_CONTACT, True)] * 5).recall <= 0.2
+
+
 def test_much_experience_outweighs_the_doubt():
     """Of ten thousand changes nine in ten were announced: that is the recall."""
     trust = Trust({visits.CHANGED_CONTACT: Sent(18_000, 9_000), visits.BY_INDEX: Sent(90_000, 1_000)})
@@ -207,7 +213,9 @@ def test_the_price_is_what_the_last_visit_was_worth(contacts, count, price):
     account, bounds, none = Account(contacts), Bounds(NONE, timedelta(days=100)), {"notes": 0.0}
 
     def fetch(before: Mapping[Step, datetime]) -> list[Waiting]:
-        return [one for one in account.waiting if one.last_visited_at <= before.get((one.stream, one.rate), NOW - 99 * DAY)]
+        return [
+            one for one in account.waiting if one.last_visited_at <= before.get((one.stream, one.rate), NOW - 99 * DAY)
+        ]
 
     picked, paid = visits.pick(account.heads(), fetch, NOW, count, price, none, bounds)
     if picked:
@@ -232,6 +240,61 @@ def test_picking_reads_little():
     account.read = 0
     assert account.pick(10, price, none, bounds) == best
     assert account.read <= 2 * len(best)
+
+
+@given(contacts, st.integers(1, 30), prices, bounds, st.floats(0.1, 1))
+def test_who_is_late_gets_no_more_than_a_share(contacts, count, price, bounds, share):
+    """The longest waiting first, as far as their share goes; the rest of the visits to the highest indexes."""
+    account, none = Account(contacts), {"notes": 0.0, "tasks": 0.0}
+    picked = account.pick(count, price, none, replace(bounds, first=share))
+    ages = [NOW - one.last_visited_at for one in account.waiting]
+    late = sorted((age for age in ages if age > bounds.max_age), reverse=True)[: math.ceil(count * share)]
+    assert [NOW - one.last_visited_at for one in picked[: len(late)]] == late
+
+
+def test_the_late_do_not_hide_who_is_worth_more():
+    """Who is late is read at any price; the others are still looked for, down to the price of the last bought."""
+    late = [("notes", 0.001, timedelta(days=10 + day)) for day in range(6)]
+    lively = [("notes", 1.0, timedelta(hours=30 + hour)) for hour in range(6)]
+    picked = Account(late + lively).pick(4, 1000.0, {"notes": 0.0}, Bounds(first=0.5))
+    assert [one.rate for one in picked] == [0.001, 0.001, 1.0, 1.0]
+
+
+# -- in time -------------------------------------------------------------------------------------------
+
+paces = st.floats(1, 1e6)
+
+
+@given(st.integers(1, 10**6), paces, bounds)
+def test_half_of_the_visits_are_kept_for_the_bound(contacts, a_day, bounds):
+    """Or what one pass needs, if that is more and there is so much; never more than there is."""
+    kept, a_pass = visits.kept_a_day(contacts, a_day, bounds), contacts / (bounds.max_age / DAY)
+    assert a_day / 2 <= kept <= a_day
+    if a_pass <= a_day:
+        assert kept >= a_pass
+
+
+@given(st.lists(ages, min_size=1, max_size=60), paces, st.floats(1, 10), bounds)
+def test_the_longest_waiting_go_first_before_it_is_too_late(waiting, kept, more, bounds):
+    """While the limit stands as it is, what is kept suffices for everybody to be seen before reaching it."""
+    kept = max(kept, len(waiting) / (bounds.max_age / DAY))
+    counted = visits.ages_to_count(len(waiting), kept, bounds)
+    older = {age: sum(each > age for each in waiting) for age in counted}
+    now = visits.in_time(older, kept, kept * more, bounds)
+    assert bounds.min_age <= now.max_age <= bounds.max_age
+    assert now.first * kept * more == pytest.approx(kept)
+    if now.max_age == bounds.max_age:
+        for ahead, age in enumerate(sorted(waiting, reverse=True), 1):
+            assert age > bounds.max_age or ahead <= kept * ((bounds.max_age - age) / DAY) + 1
+
+
+def test_nobody_is_hurried_while_there_is_time():
+    """A hundred contacts, five hundred visits a day: none is old, and the limit stays; all are, and it does not."""
+    limit = Bounds()
+    counted = visits.ages_to_count(100, 500.0, limit)
+    assert counted[0] > timedelta(days=6)
+    assert visits.in_time(dict.fromkeys(counted, 0), 500.0, 1000.0, limit) == replace(limit, first=0.5)
+    assert visits.in_time(dict.fromkeys(counted, 100), 500.0, 1000.0, limit).max_age == counted[0]
 
 
 # -- the budget ----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import typer
 from rankr_sync import __version__
 from rankr_sync.cli import common, database, inspect, mapping, sandbox, sync
 from rankr_sync.cli.check import CHECK_HELP, check
+from rankr_sync.cli.plan import PLAN_HELP, plan
 
 app = common.new_app("Mirror the HighLevel CRM into SQL, and keep the mirror fresh.")
 
@@ -29,6 +30,7 @@ def _root(
 app.command(help=sandbox.DEMO_HELP)(sandbox.demo)
 app.command("sandbox", help=sandbox.SANDBOX_HELP)(sandbox.serve_sandbox)
 app.command(help=CHECK_HELP)(check)
+app.command(help=PLAN_HELP)(plan)
 app.command(help=sync.BACKFILL_HELP)(sync.backfill)
 app.command(help=sync.RUN_HELP)(sync.run)
 app.command(help=inspect.STATUS_HELP)(inspect.status)

@@ -15,8 +15,9 @@ from rankr_sync.errors import NotFound
 from rankr_sync.store import SqlStore, look
 from rankr_sync.store.upkeep import retry_rejects
 
-STATUS_HELP = "Show every location and stream: rows, lag, rejects, what is due, the quota left.\n\n" + common.example(
-    "rankr-sync status", "rankr-sync status --json"
+STATUS_HELP = (
+    "Show every location and stream: rows, lag, rejects, what is due, the quota left, and how fresh it is.\n\n"
+    + common.example("rankr-sync status", "rankr-sync status --json")
 )
 CONTACT_HELP = "Show one contact with its tags, tasks, notes and appointments.\n\n" + common.example(
     "rankr-sync contact jane@example.com", "rankr-sync contact mTkSCb1UBjb5tk4OvB69 --refresh --json"
@@ -51,13 +52,22 @@ def status_document(store: SqlStore, state: look.State, now: datetime) -> dict[s
         "locations": [
             {
                 "id": id_,
-                "streams": [_fields(one) for one in state.streams if one.location_id == id_],
+                "streams": [_stream(one) for one in state.streams if one.location_id == id_],
                 "quota": next((_fields(quota) for quota in state.quotas if quota.location_id == id_), None),
                 "held_deletions": state.held.get(id_),
             }
             for id_ in state.location_ids
         ],
     }
+
+
+def _stream(one: look.StreamStatus) -> dict[str, Any]:
+    fresh = one.freshness
+    audit = fresh.audit if fresh is not None else None
+    figures = {name: getattr(fresh, name, None) for name in look.Freshness.__slots__}
+    low, high = (audit.low, audit.high) if audit is not None else (None, None)
+    proven = {"current_percent_low": low, "current_percent_high": high}
+    return _fields(one) | {"freshness": figures | proven if fresh is not None else None}
 
 
 def _fields(one: look.StreamStatus | look.Quota) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """How things look in a terminal: tables, ages, one contact. Nothing here reads the store."""
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
@@ -37,6 +38,22 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size or (unit == "min" and seconds >= 90):
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def span(seconds: float) -> str:
+    """The largest sensible unit, with a decimal where that is less than ten; `never` where there is no end."""
+    if math.isinf(seconds):
+        return "never"
+    for size, unit in ((2 * 86_400, "d"), (5400, "h"), (90, "min")):
+        if seconds >= size:
+            value = seconds / {"d": 86_400, "h": 3600, "min": 60}[unit]
+            return f"{value:.1f}".removesuffix(".0") + f" {unit}" if value < 10 else f"{value:,.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def percent(share: float) -> str:
+    """`0.7 %`, `63 %`."""
+    return f"{100 * share:.1f}".removesuffix(".0") + " %" if share < 0.1 else f"{100 * share:,.0f} %"
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
@@ -82,15 +99,37 @@ def status(state: State, now: datetime) -> None:
         for one in mine:
             if one.last_error and (one.last_success_at is None or (one.last_error_at or now) > one.last_success_at):
                 print(f"last error of {one.stream}, {age(one.last_error_at, now)}: {one.last_error}")
+        _freshness([one for one in mine if one.freshness is not None])
         if held := state.held.get(location_id):
             print(f"held: {held['suspects']:,} of {held['of']:,} contacts seem to be gone, too many to remove unasked")
             print(f"  -> rankr-sync backfill --location {location_id} --confirm-deletions")
         print()
 
 
+def _freshness(known: Sequence[StreamStatus]) -> None:
+    """What is achieved: how old the last looks are, how long changes waited, and what audits prove."""
+    if not known:
+        return
+    rows = []
+    for one in known:
+        fresh = one.freshness
+        assert fresh is not None
+        ages = (fresh.age_p50_seconds, fresh.age_p95_seconds, fresh.oldest_seconds)
+        delays = (fresh.delay_p50_seconds, fresh.delay_p95_seconds)
+        looks, waits = (["-" if value is None else span(value) for value in values] for values in (ages, delays))
+        rows.append(
+            (one.stream, f"{fresh.contacts:,}" if fresh.contacts else "-", *looks, f"{fresh.changes:,}", *waits)
+        )
+    header = ("", "visited", "last look p50", "p95", "oldest", "dated changes", "delay p50", "p95")
+    table("freshness (delays of the last 7 days)", header, rows, right=range(1, len(header)))
+    for one in known:
+        if one.freshness is not None and one.freshness.audit is not None:
+            print(f"audit of {one.stream}: {one.freshness.audit} ({one.freshness.audited_rows:,} rows read again)")
+
+
 def _due(one: StreamStatus, now: datetime) -> str:
     if one.next_due_at is None:
-        return "with the schedule"
+        return "by turns" if one.freshness is not None and one.freshness.contacts else "with the schedule"
     return f"{one.due_now:,} contacts now" if one.due_now else age(one.next_due_at, now)
 
 

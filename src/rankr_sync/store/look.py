@@ -1,20 +1,46 @@
 """Looking into the store, for people: status, one contact's unified view, rejects. Reads only."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, func, select, text
 
 from rankr_sync import schema
+from rankr_sync.freshness import Audit, audit
 from rankr_sync.model import Row
 from rankr_sync.schema import UtcDateTime
 from rankr_sync.streams import STREAMS
+from rankr_sync.visits import DAY
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How fresh a stream is: a row of `sync_freshness`, None where nothing is known, and what the audits prove."""
+
+    contacts: int
+    age_p50_seconds: int | None
+    age_p95_seconds: int | None
+    oldest_seconds: int | None
+    delay_p50_seconds: int | None
+    delay_p95_seconds: int | None
+    changes: int
+    audited_rows: int
+    stale_rows: int
+    current_percent: float | None
+
+    @property
+    def audit(self) -> Audit | None:
+        """What the rows that were read again say of all."""
+        return audit(self.audited_rows, self.stale_rows)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """One stream of one location. `lag_seconds` is the time since the last success."""
+    """One stream of one location. `lag_seconds` is the time since the last success.
+
+    `due_now` and `next_due_at` are of contacts that a signal announced: all others have their turn by index.
+    """
 
     location_id: str
     stream: str
@@ -29,6 +55,7 @@ class StreamStatus:
     next_due_at: datetime | None
     last_error: str | None
     last_error_at: datetime | None
+    freshness: Freshness | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +105,7 @@ def stream_statuses(connection: Connection, now: datetime) -> list[StreamStatus]
         )
     }
     visits = schema.child_visits
+    # Only what a signal made due: its partial index holds nothing else, however many contacts there are.
     due = {
         (row.location_id, row.stream): row
         for row in connection.execute(
@@ -86,9 +114,12 @@ def stream_statuses(connection: Connection, now: datetime) -> list[StreamStatus]
                 visits.c.stream,
                 func.count().filter(visits.c.due_at <= now).label("due_now"),
                 func.min(visits.c.due_at).label("next_due_at"),
-            ).group_by(visits.c.location_id, visits.c.stream)
+            )
+            .where(visits.c.signal.is_not(None))
+            .group_by(visits.c.location_id, visits.c.stream)
         )
     }
+    fresh = freshness(connection)
     found = []
     for row in connection.execute(_STATUS).mappings():
         key = (row["location_id"], row["stream"])
@@ -107,10 +138,48 @@ def stream_statuses(connection: Connection, now: datetime) -> list[StreamStatus]
                 next_due_at=waiting.next_due_at if waiting else None,
                 last_error=row["last_error"],
                 last_error_at=row["last_error_at"],
+                freshness=fresh.get(key),
             )
         )
     order = {name: place for place, name in enumerate(STREAMS)}
     return sorted(found, key=lambda status: (status.location_id, order.get(status.stream, 99)))
+
+
+def freshness(connection: Connection) -> dict[tuple[str, str], Freshness]:
+    """Location and stream to what `sync_freshness` tells."""
+    return {
+        (row["location_id"], row["stream"]): Freshness(*(row[name] for name in Freshness.__slots__))
+        for row in connection.execute(text("SELECT * FROM sync_freshness")).mappings()
+    }
+
+
+def crowd(connection: Connection, location_id: str, stream: str) -> dict[float, int]:
+    """How many contacts have which rate of change, by both partial indexes of `child_visits`."""
+    table = schema.child_visits
+    found: dict[float, int] = {}
+    for which in (table.c.signal.is_(None), table.c.signal.is_not(None)):
+        query = select(table.c.rate, func.count()).group_by(table.c.rate)
+        mine = query.where(table.c.location_id == location_id, table.c.stream == stream, which)
+        for rate, count in connection.execute(mine):
+            found[rate] = found.get(rate, 0) + count
+    return found
+
+
+def changes_a_day(connection: Connection, location_id: str, now: datetime) -> dict[str, float]:
+    """Stream to the changes a day that its polls found in the last week; polls of one hour tell nothing yet."""
+    table = schema.sync_runs
+    changes = func.sum(table.c.inserted + table.c.updated + table.c.deleted)
+    since = func.min(table.c.started_at, type_=UtcDateTime)
+    query = (
+        select(table.c.stream, changes, since)
+        .where(table.c.location_id == location_id, table.c.kind == "poll", table.c.started_at > now - 7 * DAY)
+        .group_by(table.c.stream)
+    )
+    return {
+        stream: float(count) / ((now - first) / DAY)
+        for stream, count, first in connection.execute(query)
+        if now - first >= timedelta(hours=1)
+    }
 
 
 def quotas(connection: Connection) -> list[Quota]:

@@ -82,6 +82,61 @@ _STATUS = """
 _COUNTS = """SELECT location_id, '{name}' AS stream, count(*) - count(deleted_at) AS rows,
     count(deleted_at) AS deleted FROM {table} GROUP BY location_id"""
 
+_DAYS_AGO = {
+    "sqlite": "date('now', '-{days} days')",
+    "postgresql": "CAST(now() AT TIME ZONE 'UTC' AS date) - {days}",
+}
+
+_FRESHNESS = """
+    WITH sizes AS (
+        SELECT location_id, stream, count(*) AS contacts, count(last_visited_at) AS looked_at,
+               min(last_visited_at) AS oldest
+        FROM child_visits GROUP BY location_id, stream),
+    marks AS (
+        SELECT location_id, stream, 50 AS share, (looked_at + 1) / 2 AS place FROM sizes
+        UNION ALL SELECT location_id, stream, 95, (95 * looked_at + 99) / 100 FROM sizes),
+    looks AS (
+        SELECT location_id, stream, last_visited_at AS at,
+               row_number() OVER (PARTITION BY location_id, stream ORDER BY last_visited_at DESC) AS place
+        FROM child_visits WHERE last_visited_at IS NOT NULL),
+    ages AS (
+        SELECT l.location_id, l.stream, max(CASE WHEN m.share = 50 THEN l.at END) AS p50,
+               max(CASE WHEN m.share = 95 THEN l.at END) AS p95
+        FROM looks l JOIN marks m ON m.location_id = l.location_id AND m.stream = l.stream AND m.place = l.place
+        GROUP BY l.location_id, l.stream),
+    classes AS (
+        SELECT location_id, stream, within_seconds, sum(changes) AS changes FROM sync_delays
+        WHERE day > {week_ago} GROUP BY location_id, stream, within_seconds),
+    heaped AS (
+        SELECT location_id, stream, within_seconds,
+               sum(changes) OVER (PARTITION BY location_id, stream ORDER BY within_seconds) AS so_far,
+               sum(changes) OVER (PARTITION BY location_id, stream) AS changes
+        FROM classes),
+    delays AS (
+        SELECT location_id, stream, max(changes) AS changes,
+               min(CASE WHEN so_far * 100 >= changes * 50 THEN within_seconds END) AS p50,
+               min(CASE WHEN so_far * 100 >= changes * 95 THEN within_seconds END) AS p95
+        FROM heaped GROUP BY location_id, stream),
+    audits AS (
+        SELECT location_id, stream, sum(rows) AS audited, sum(stale) AS stale FROM sync_audits
+        WHERE day > {month_ago} GROUP BY location_id, stream),
+    pairs AS (
+        SELECT location_id, stream FROM sizes UNION SELECT location_id, stream FROM delays
+        UNION SELECT location_id, stream FROM audits)
+    SELECT p.location_id, p.stream, coalesce(s.contacts, 0) AS contacts,
+           {p50} AS age_p50_seconds, {p95} AS age_p95_seconds, {oldest} AS oldest_seconds,
+           d.p50 AS delay_p50_seconds, d.p95 AS delay_p95_seconds, CAST(coalesce(d.changes, 0) AS bigint) AS changes,
+           CAST(coalesce(u.audited, 0) AS bigint) AS audited_rows, CAST(coalesce(u.stale, 0) AS bigint) AS stale_rows,
+           CAST(100.0 * (u.audited - u.stale) / nullif(u.audited, 0) AS double precision) AS current_percent
+    FROM pairs p
+    LEFT JOIN sizes s ON s.location_id = p.location_id AND s.stream = p.stream
+    LEFT JOIN ages a ON a.location_id = p.location_id AND a.stream = p.stream
+    LEFT JOIN delays d ON d.location_id = p.location_id AND d.stream = p.stream
+    LEFT JOIN audits u ON u.location_id = p.location_id AND u.stream = p.stream"""
+"""Ages of the last look; detection delays of the last 7 days, audits of the last 30. A place in the order is joined
+with the two places that are wanted: with a million contacts this is two seconds, and one pass over the table.
+"""
+
 _TYPED = {
     "sqlite": {
         "number": "CASE WHEN json_type({json}) IN ('integer', 'real') THEN {text} END",
@@ -120,7 +175,16 @@ def fixed_views(dialect: str) -> list[View]:
         View("contact_custom_fields", _CUSTOM_FIELDS[dialect]),
         View("contact_timeline", " UNION ALL ".join(timeline)),
         View("sync_status", _STATUS.format(counts=counts, age=age)),
+        View("sync_freshness", _freshness(dialect)),
     ]
+
+
+def _freshness(dialect: str) -> str:
+    ages = {
+        name: _AGE[dialect].format(at=at) for name, at in (("p50", "a.p50"), ("p95", "a.p95"), ("oldest", "s.oldest"))
+    }
+    days_ago = _DAYS_AGO[dialect].format
+    return _FRESHNESS.format(week_ago=days_ago(days=7), month_ago=days_ago(days=30), **ages)
 
 
 def mapped_view(stream: Stream, overrides: Mapping[str, FieldRule], dialect: str) -> View:

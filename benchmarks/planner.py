@@ -1,0 +1,152 @@
+"""What planning costs with many contacts: a tick of the agenda over a store with a million visits.
+
+    python benchmarks/planner.py [--contacts 1000000] [--only sqlite]
+
+Fills `child_visits` with rates and ages as a location has them after some weeks, then plans as the daemon does:
+ticks of a second, in which the budget buys two visits, each batch settled as if it had been looked at. Prints the
+table of docs/freshness.md.
+"""
+
+import argparse
+import random
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import sqlalchemy
+from backfill import database, machine
+
+from rankr_sync import rates, schema
+from rankr_sync.engine.agenda import Agenda, Find
+from rankr_sync.model import Look
+from rankr_sync.pacing import DayBudget
+from rankr_sync.store import SqlStore
+from rankr_sync.streams import STREAMS
+from rankr_sync.visits import Bounds, Waiting
+
+NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
+LOCATION = "Location"
+TICKS = 200
+
+
+def fill(store: SqlStore, contacts: int) -> None:
+    """One row a contact of two streams: 70 % change once in 400 days, 22 % in 60, 7 % weekly, 1 % twice a day."""
+    draw = random.Random(1)
+
+    def rows(stream: str) -> Iterator[dict[str, object]]:
+        for number in range(contacts):
+            kind = draw.random()
+            rate = 1 / 400 if kind < 0.7 else 1 / 60 if kind < 0.92 else 1 / 7 if kind < 0.99 else 2.0
+            rate = rates.step_of(rate * draw.gammavariate(2, 0.5))
+            age = draw.random() * min(7.0, 1.0 / rate**0.5)
+            yield {
+                "location_id": LOCATION,
+                "stream": stream,
+                "contact_id": f"{number:020d}",
+                "last_visited_at": NOW - timedelta(days=age),
+                "rate": rate,
+                "seen_days": 60.0,
+                "due_at": NOW,
+                "reason": "its turn",
+            }
+
+    for stream in ("notes", "appointments"):
+        batch: list[dict[str, object]] = []
+        for row in rows(stream):
+            batch.append(row)
+            if len(batch) == 50_000:
+                insert(store, batch)
+                batch = []
+        insert(store, batch)
+    with store.engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execution_options(isolation_level="AUTOCOMMIT").execute(sqlalchemy.text("VACUUM ANALYZE"))
+
+
+def insert(store: SqlStore, batch: list[dict[str, object]]) -> None:
+    """Insert a batch of visits."""
+    if batch:
+        with store.transaction() as tx:
+            tx.connection.execute(sqlalchemy.insert(schema.child_visits), batch)
+
+
+def measure(call: Callable[[], object], times: int) -> tuple[float, float]:
+    """Median and worst milliseconds of a call."""
+    spent = []
+    for _ in range(times):
+        began = time.perf_counter()
+        call()
+        spent.append((time.perf_counter() - began) * 1000)
+    return statistics.median(spent), max(spent)
+
+
+def run(kind: str, url: str, contacts: int) -> str:
+    """Fill a store, plan, and tell what it took."""
+    store = SqlStore(url)
+    store.upgrade()
+    fill(store, contacts)
+    now = [NOW]
+    day = DayBudget(200_000, 200_000, 86_400.0)
+    agenda = Agenda(LOCATION, bounds=Bounds(), share=0.9, day=lambda: day, now=lambda: now[0])
+    streams = ["notes", "appointments"]
+    picked: list[tuple[str, str]] = []
+
+    def tick() -> None:
+        now[0] += timedelta(seconds=1)
+        with store.reading() as tx:
+            picked[:] = [(one.stream, one.contact_id) for one in agenda.due(tx, streams, {}, (), rolling=streams)]
+
+    def settle() -> None:
+        with store.transaction() as tx:
+            for stream in streams:
+                looks = [Look(stream, id_, now[0], None) for name, id_ in picked if name == stream]
+                known = tx.visits_of(LOCATION, stream, [look.contact_id for look in looks])
+                agenda.settle(tx, STREAMS[stream], looks, known, {looks[0].contact_id: Find(1)} if looks else {})
+
+    def thousand() -> None:
+        with store.reading() as tx:
+            heads = tx.visit_heads(LOCATION, streams)
+            found: list[Waiting] = tx.waiting_visits(LOCATION, dict.fromkeys(heads, now[0] - timedelta(hours=12)), 20)
+            assert len(found) >= min(1000, contacts // 100)
+
+    tick()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ticks, settles = [], []
+    for _ in range(TICKS):
+        ticks.append(measure(tick, 1)[0])
+        settles.append(measure(settle, 1)[0])
+    batch = measure(thousand, 20)
+
+    def learn() -> None:
+        with store.transaction() as tx:
+            agenda.learn(tx, streams)
+
+    learned = measure(learn, 1)[0]
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    store.close()
+    return (
+        f"| {kind} | {contacts:,} | {statistics.median(ticks):.1f} / {max(ticks):.1f} | {statistics.median(settles):.1f}"
+        f" | {batch[0]:.1f} | {learned:,.0f} | {grown:.1f} |"
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--contacts", type=int, default=1_000_000)
+    parser.add_argument("--only", choices=["sqlite", "postgresql"])
+    wanted = parser.parse_args()
+    print(f"{machine()}\n")
+    print("| store | contacts x 2 streams | a tick, ms: median / worst | settling its looks, ms |", end="")
+    print(" a thousand candidates, ms | the daily fit, ms | memory, MB |\n|---|---|---|---|---|---|---|")
+    for kind in [wanted.only] if wanted.only else ["sqlite", "postgresql"]:
+        with tempfile.TemporaryDirectory() as folder, database(kind, Path(folder)) as url:
+            print(run(kind, url, wanted.contacts), flush=True)
+
+
+if __name__ == "__main__":
+    main()
