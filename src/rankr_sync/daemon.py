@@ -95,7 +95,7 @@ class Schedule:
     async def learn(self) -> None:
         """Read the location's reference data, at the start and with each full pass."""
         now = self._location.context.now()
-        if self._learned_at is None or now - self._learned_at >= self._config.full_pass:
+        if is_due(now, self._learned_at, self._config.full_pass):
             await self._location.learn()
             self._learned_at = now
 
@@ -103,7 +103,8 @@ class Schedule:
         """The contacts: a full pass when one is due or was cut off, else a poll when that is due."""
         await self.learn()
         full = await self._location.context.cursor(OWNER.name, FULL)
-        if self._full_due(full, self._config.full_pass):
+        broken = full is not None and full.phase == "broken"
+        if self._full_due(full, self._affordable(OWNER.name) if broken else self._config.full_pass):
             await self._location.full_pass(OWNER.name, "backfill" if full is None else "sweep")
             return
         delta = await self._location.context.cursor(OWNER.name, DELTA)
@@ -226,6 +227,7 @@ def _tracked(ring: Callable[[], Awaitable[None]], ringing: "set[asyncio.Task[Non
 
 async def _purge(app: App) -> None:
     keep = app.config.retention
-    removed = await asyncio.to_thread(purge, app.store, keep.deleted, keep.runs, datetime.now(UTC))
+    now = datetime.now(UTC)
+    removed = await asyncio.to_thread(purge, app.store, keep.deleted, keep.runs, now, ended=app.stop.is_set)
     if any(removed.values()):
         log.info("store.purged", **{table: rows for table, rows in removed.items() if rows})

@@ -115,7 +115,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a walk stands. `phase` is `walking` or `complete`; `position` is the stream's own cursor.
+    """Where a walk stands. `phase` is `walking`, `complete`, or `broken` when the API offered no way on before the
+    end; `position` is the stream's own cursor.
 
     `watermark`: everything the source changed up to here is stored. `started_at`: begin of this walk.
     `saved_at`: our clock when it was last saved (set by the store).
@@ -137,6 +138,20 @@ class Visit:
     last_visited_at: datetime | None
     due_at: datetime
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """Burst slots that a process asks of the holder of a location's lease, or has from it.
+
+    `seen`: the holder knows of it and makes room. `granted`: the slots are there, as many as `requests` now says.
+    """
+
+    borrower: str
+    requests: int
+    expires_at: datetime
+    seen: bool = False
+    granted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
