@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_ARGS ?=
 
-.PHONY: demo test check format bench soak lock image clean
+.PHONY: demo test check format bench soak breaks lock image clean
 
 demo: .venv/runtime  ## see the whole product work on a simulated account
 	$(BIN)/rankr-sync demo
@@ -30,6 +30,9 @@ bench: .venv/dev  ## the figures of docs/performance.md and docs/freshness.md
 
 soak: .venv/dev  ## the property tests, for long
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -n auto -m "not process" --timeout 3600 $(PYTEST_ARGS)
+
+breaks: .venv/dev  ## break the product on purpose, one break at a time, and see the tests notice
+	$(BIN)/python tests/breaks.py
 
 lock:  ## write the lock files anew (needs uv)
 	uv pip compile -q --generate-hashes --universal --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml -o requirements.lock

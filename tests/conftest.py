@@ -3,7 +3,8 @@
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,22 @@ def sqlite_url(tmp_path: Path) -> str:
 def database_url(request: pytest.FixtureRequest) -> str:
     """Each of the two databases, empty."""
     return request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+
+
+@pytest.fixture
+def counted(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
+    """Takes counts (`counted("rows compared", 7)`) for the summary at the end of the session."""
+    return lambda name, count: request.node.user_properties.append((f"count: {name}", count))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests `counted`, summed up."""
+    counts: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "teardown":
+                told = ((name.partition("count: ")[2], value) for name, value in report.user_properties)
+                counts.update({name: value for name, value in told if name})
+    if counts:
+        terminalreporter.section("counted")
+        terminalreporter.line(", ".join(f"{name} {count}" for name, count in sorted(counts.items())))

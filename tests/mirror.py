@@ -120,6 +120,11 @@ def differences(sandbox: Sandbox, database_url: str, location: str = LOCATION) -
     return found
 
 
+def compared(sandbox: Sandbox, location: str = LOCATION) -> int:
+    """How many rows `differences` compares: all living records of the account."""
+    return sum(len(records) for records in sandbox.truth(location).values())
+
+
 def _moment(value: Any) -> datetime | None:
     if value in (None, ""):
         return None

@@ -1,8 +1,11 @@
 """Trouble of every kind, one at a time: what it leaves in the mirror, and what the operator sees of it."""
 
 import asyncio
+import contextlib
+import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 import structlog.testing
 
 from mirror import LOCATION, account, backfill, calls, configuration, connected, differences, poll, query, rows, run
-from rankr_sync.app import App
+from rankr_sync.app import App, build
 from rankr_sync.config import Location
 from rankr_sync.daemon import Schedule, jobs
 from rankr_sync.engine import LocationSync
@@ -21,8 +24,8 @@ from rankr_sync.errors import AskOwner, LeaseLost, StoreUnavailable, TryLater
 from rankr_sync.highlevel import Pacer
 from rankr_sync.pacing import RateBudget, RateHeaders, is_due
 from rankr_sync.pacing import RateLimit as Limit
-from rankr_sync.sandbox import Sandbox, create_app
-from rankr_sync.streams import contacts
+from rankr_sync.sandbox import RateLimit, Sandbox, SandboxOptions, create_app, running
+from rankr_sync.streams import contacts, tasks
 
 PASSING = ("500", "502-html", "503", "200-html", "429", "401", "reset", "truncated", "half-json")
 MALFORMED = ("wrong-shape", "empty-object")
@@ -143,6 +146,56 @@ def test_a_broken_answer_about_the_location_keeps_its_time_zone(sqlite_url: str,
     assert differences(sandbox, sqlite_url) == []
 
 
+def test_silence_and_broken_connections_cost_a_retry(sqlite_url: str, said: list[Any]) -> None:
+    """Over real connections: no answer, a body that trickles, a cut one: each is asked again, and all is equal."""
+    options = SandboxOptions(contacts=12, rate_limit=RateLimit(1_000_000, 1.0), stall_seconds=20, slow_body_seconds=8)
+    faults = ("stall", "slow-body", "truncated", "reset")
+    with running(options) as (base_url, sandbox):
+        for kind, route in zip(faults, ("/contacts/", "*/tasks/search", "*/notes", "*/appointments"), strict=True):
+            sandbox.faults.next(kind, route)
+        timeouts = {"connect_timeout": "1s", "read_timeout": "0.5s", "total_timeout": "1s"}
+        config = configuration(sqlite_url, api={"base_url": base_url, **timeouts})
+
+        async def main() -> None:
+            async with build(config) as app:
+                app.sources[LOCATION]._sleep = _no_sleep
+                await app.locations[LOCATION].learn()
+                await app.locations[LOCATION].backfill(config.streams)
+
+        asyncio.run(main())
+        assert differences(sandbox, sqlite_url) == []
+        assert set(sandbox.stats()["faults"]) == set(faults)
+    retried = [event for event in said if event["event"] == "request.retried"]
+    assert [event["error"] for event in retried] == ["Unreachable"] * 4
+    assert errors_of_runs(sqlite_url) == []
+
+
+def test_a_host_that_takes_no_connection_is_told_in_words(sqlite_url: str) -> None:
+    """A connection that nobody takes up ends after `api.connect_timeout`, in words; the next command copies all."""
+    sandbox = small()
+    with socket.socket() as deaf, contextlib.ExitStack() as crowd:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _place in range(4):
+            caller = crowd.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(deaf.getsockname())
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        config = impatient(sqlite_url, api={"base_url": url, "connect_timeout": "0.3s"})
+
+        async def main() -> None:
+            async with build(config) as app:
+                app.sources[LOCATION]._sleep = _no_sleep
+                began = time.monotonic()
+                with pytest.raises(TryLater, match=r"127.0.0.1 did not answer in time"):
+                    await app.locations[LOCATION].learn()
+                assert time.monotonic() - began < 5
+
+        asyncio.run(main())
+    backfill(sandbox, configuration(sqlite_url))
+    assert differences(sandbox, sqlite_url) == []
+
+
 @pytest.mark.parametrize("kind", ["500", "502-html", "200-html", "reset", "half-json"])
 def test_a_fault_that_stays_fails_the_run_with_words(sqlite_url: str, kind: Any) -> None:
     """After the last attempt the run is `failed` with a sentence, and the next command goes on and ends equal."""
@@ -203,17 +256,109 @@ def test_a_cursor_that_stands_still_ends_the_walk_with_words(sqlite_url: str, li
     assert any("broke off" in error for error in errors_of_runs(sqlite_url))
 
 
-def test_the_same_contact_twice_in_a_page_is_one_row(database_url: str) -> None:
-    """Duplicates within a page and across pages are one row each."""
-    sandbox, config = small(), configuration(database_url)
+class Circle:
+    """Lets the third page of a listing lead back to the second, for ever."""
+
+    def __init__(self) -> None:
+        self.pages: list[dict[str, Any]] = []
+
+    def __call__(self, request: httpx.Request, payload: dict[str, Any]) -> None:
+        """Take the cursor of the first page, which leads to the second, for those after it."""
+        items = payload.get("contacts")
+        if request.url.path not in ("/contacts/", "/contacts/search") or not items:
+            return
+        self.pages.append(payload)
+        if len(self.pages) >= 3:
+            payload["meta"] = self.pages[0].get("meta", {})
+            for item in items:
+                item["searchAfter"] = self.pages[0]["contacts"][-1].get("searchAfter")
+
+
+LED_BACK = "broke off: the API led back to a page that was read"
+
+
+@pytest.mark.parametrize("listing", ["list", "search"])
+def test_a_cursor_that_leads_back_ends_the_first_copy_and_the_next_one_is_whole(
+    database_url: str, listing: str
+) -> None:
+    """A listing in circles fails the backfill in words after few requests; the same command then copies all."""
+    sandbox, config = small(50), configuration(database_url, api={"listing": listing}, streams=("contacts",))
+    with pytest.raises(TryLater, match=LED_BACK):
+        backfill(sandbox, config, transport=Rewritten(sandbox, Circle()))
+    assert sandbox.stats()["requests"] < 10
+    assert len(rows(database_url, "contacts")) == 30
+    backfill(sandbox, config)
+    assert [line for line in differences(sandbox, database_url) if line.startswith("contacts")] == []
+    assert LED_BACK in errors_of_runs(database_url)[0]
+
+
+@pytest.mark.parametrize("listing", ["list", "search"])
+def test_a_cursor_that_leads_back_removes_nobody(sqlite_url: str, listing: str) -> None:
+    """A later pass in circles tombstones nobody; the next one that is whole finds who is gone."""
+    sandbox, config = small(50), configuration(sqlite_url, api={"listing": listing})
+    backfill(sandbox, config)
+    sandbox.delete_contact(sorted(sandbox.truth()["contacts"])[0])
+
+    def sweep(sync: LocationSync) -> Any:
+        return sync.full_pass("contacts", "sweep")
+
+    with pytest.raises(TryLater, match=LED_BACK):
+        run(sandbox, config, sweep, transport=Rewritten(sandbox, Circle()))
+    assert rows(sqlite_url, "contacts", deleted=True) == {}
+    run(sandbox, config, sweep)
+    assert differences(sandbox, sqlite_url) == []
+
+
+def test_a_poll_that_is_led_back_forgets_nothing(database_url: str) -> None:
+    """A poll in circles fails in words and keeps its watermark: the next one brings what it had not seen."""
+    sandbox, config = small(50), configuration(database_url)
+    backfill(sandbox, config)
+    for id_ in sandbox.truth()["contacts"]:
+        sandbox.update_contact(id_, city="Olten")
+    with pytest.raises(TryLater, match=LED_BACK):
+        run(sandbox, config, lambda sync: sync.poll("contacts"), transport=Rewritten(sandbox, Circle()))
+    poll(sandbox, config)
+    assert differences(sandbox, database_url) == []
+
+
+def test_a_pass_that_broke_off_is_walked_again_soon(sqlite_url: str) -> None:
+    """The daemon repeats a broken pass after `schedule.walk`, not only when the next full pass is due."""
+    sandbox, config = small(50), configuration(sqlite_url, streams=("contacts",))
+    backfill(sandbox, config)
+    with pytest.raises(TryLater, match=LED_BACK):
+        run(sandbox, config, lambda sync: sync.full_pass("contacts", "sweep"), transport=Rewritten(sandbox, Circle()))
+
+    async def ring(later: timedelta) -> int:
+        before = calls(sandbox, "GET /contacts/")
+        async with connected(sandbox, config, now=lambda: datetime.now(UTC) + later) as app:
+            await Schedule(app, app.locations[LOCATION]).owner()
+        return calls(sandbox, "GET /contacts/") - before
+
+    assert asyncio.run(ring(timedelta(minutes=10))) == 0
+    assert asyncio.run(ring(timedelta(minutes=16))) > 4
+    assert asyncio.run(ring(timedelta(minutes=32))) == 0
+
+
+@pytest.mark.parametrize("listing", ["list", "search"])
+def test_the_same_record_twice_in_a_page_is_one_row(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, listing: str
+) -> None:
+    """Duplicates within a page and across pages are one row each, in a backfill and in a poll."""
+    monkeypatch.setattr(tasks, "PAGE", 10)
+    sandbox, config = small(), configuration(database_url, api={"listing": listing})
 
     def change(request: httpx.Request, payload: dict[str, Any]) -> None:
-        for name in ("contacts", "notes", "events"):
+        for name in ("contacts", "tasks", "notes", "events"):
             if isinstance(payload.get(name), list) and request.url.path != "/locations/":
                 payload[name] = [*payload[name], *payload[name][:2]]
 
     backfill(sandbox, config, transport=Rewritten(sandbox, change))
     assert differences(sandbox, database_url) == []
+    for id_ in sorted(sandbox.truth()["contacts"])[:15]:
+        sandbox.update_contact(id_, city="Zug")
+    run(sandbox, configuration(database_url), _poll, transport=Rewritten(sandbox, change))
+    assert differences(sandbox, database_url) == []
+    assert errors_of_runs(database_url) == []
 
 
 # -- limits ------------------------------------------------------------------------------------------
@@ -259,10 +404,19 @@ def test_a_spent_day_waits_for_its_reset() -> None:
 # -- credentials -------------------------------------------------------------------------------------
 
 
-def test_one_location_that_is_refused_does_not_stop_another(sqlite_url: str, tmp_path: Path, said: list[Any]) -> None:
-    """A dead token stops its own location, in words; the other goes on; a new token mends it."""
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        pytest.param("pit-dead", "the API refuses the token", id="401"),
+        pytest.param("pit-sandbox-00001", "the token has no access to this location", id="403"),
+    ],
+)
+def test_one_location_that_is_refused_does_not_stop_another(
+    sqlite_url: str, tmp_path: Path, said: list[Any], token: str, words: str
+) -> None:
+    """A token that is refused stops its own location, in words; the other goes on; a new token mends it."""
     token_file = tmp_path / "token"
-    token_file.write_text("pit-dead")
+    token_file.write_text(token)
     sandbox = small(12, locations=2)
     sites = (Location(id=LOCATION), Location(id=SECOND, token_file=token_file))
     config = impatient(sqlite_url, locations=sites)
@@ -277,7 +431,7 @@ def test_one_location_that_is_refused_does_not_stop_another(sqlite_url: str, tmp
             assert differences(sandbox, sqlite_url, SECOND) != []
             stopped = [event for event in said if event["event"] == "location.stopped"]
             assert {event["location"] for event in stopped} == {SECOND}
-            assert all(event["hint"] for event in stopped)
+            assert all(event["hint"] and event["error"].startswith(words) for event in stopped)
             token_file.write_text("pit-sandbox-00002\n")
             for job in work[SECOND]:
                 job._rests_until = 0.0  # five minutes later
@@ -380,6 +534,74 @@ def test_appointments_over_a_change_of_the_clocks(sqlite_url: str, start: str, e
     row = rows(sqlite_url, "appointments")[made["id"]]
     assert row["starts_at"] == datetime.fromisoformat(start)
     assert row["ends_at"] == datetime.fromisoformat(end)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (
+            "2026-03-08 02:30:00",
+            "2026-03-08T07:30:00Z",
+        ),  # an hour that New York leaves out: half an hour past its begin
+        ("2026-11-01 01:30:00", "2026-11-01T05:30:00Z"),  # an hour that comes twice: the first
+        ("2026-11-01T01:30:00-05:00", "2026-11-01T06:30:00Z"),  # with an offset: the second is told apart
+    ],
+)
+def test_an_appointment_within_a_change_of_the_clocks(sqlite_url: str, written: str, meant: str) -> None:
+    """A time of the hour that does not exist, or comes twice, is one moment and no reject, and stays as it is."""
+    sandbox, config = small(5), configuration(sqlite_url)
+    contact_id = sorted(sandbox.truth()["contacts"])[0]
+    made = sandbox.create_appointment(contact_id, title="Change", startTime="2026-03-08T07:30:00.000Z")
+    sandbox.corrupt("appointments", made["id"], lambda one: {**one, "startTime": written})
+    for _round in range(2):
+        backfill(sandbox, config)
+    assert rows(sqlite_url, "appointments")[made["id"]]["starts_at"] == datetime.fromisoformat(meant)
+    assert query(sqlite_url, "SELECT * FROM sync_rejects") == []
+    updates = "SELECT sum(updated) AS n FROM sync_runs WHERE stream = 'appointments'"
+    assert query(sqlite_url, updates) == [{"n": 0}]
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=400), timedelta(days=-400)])
+def test_a_clock_that_jumps_under_the_daemon_stops_nothing(sqlite_url: str, jump: timedelta) -> None:
+    """Our clock is set far ahead or back while the daemon runs, and mended: each time edits arrive and names are
+    learned anew.
+    """
+    sandbox, config = small(12), configuration(sqlite_url)
+    moved = [timedelta()]
+    contact_id = sorted(sandbox.truth()["contacts"])[0]
+
+    async def tick(schedule: Schedule) -> None:
+        for _round in range(3):
+            await schedule.owner()
+            await schedule.walk("tasks")
+            await schedule.visits()
+
+    async def main() -> None:
+        async with connected(sandbox, config, now=lambda: datetime.now(UTC) + moved[0]) as app:
+            schedule = Schedule(app, app.locations[LOCATION])
+            for number, by in enumerate((timedelta(), jump, timedelta())):
+                moved[0] = by + number * timedelta(minutes=20)
+                sandbox.update_contact(contact_id, city=f"City {number}")
+                sandbox.create_note(contact_id, body=f"<p>{number}</p>")
+                learned = calls(sandbox, "/locations/{locationId}")
+                assert await app.leases[LOCATION].take()
+                await tick(schedule)
+                assert differences(sandbox, sqlite_url) == [], number
+                assert calls(sandbox, "/locations/{locationId}") == learned + 1
+
+    asyncio.run(main())
+
+
+def test_visits_that_a_wrong_clock_put_off_are_brought_forward(database_url: str) -> None:
+    """What was visited under a clock 400 days ahead is visited again within `visits.max_age` once it is mended."""
+    sandbox, config = small(12), configuration(database_url)
+    run(
+        sandbox, config, lambda sync: sync.backfill(config.streams), now=lambda: datetime.now(UTC) + timedelta(days=400)
+    )
+    sandbox.create_note(sorted(sandbox.truth()["contacts"])[0], body="<p>after the clock was mended</p>")
+    run(sandbox, config, lambda sync: sync.visit_due())
+    run(sandbox, config, lambda sync: sync.visit_due(), now=lambda: datetime.now(UTC) + timedelta(days=7))
+    assert differences(sandbox, database_url) == []
 
 
 # -- the store ---------------------------------------------------------------------------------------

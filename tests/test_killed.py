@@ -5,62 +5,111 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mirror import LOCATION, differences, query
+from mirror import LOCATION, compared, differences, query
 from rankr_sync.sandbox import DEFAULT_TOKEN, RateLimit, Sandbox, SandboxOptions, running
 
-KILLS = 30 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 8
+KILLS = {"sqlite": 30, "postgresql": 10}
+
+# `python -m rankr_sync run`, in two halves: what it imports, and at a word on its standard input the program itself.
+# So the next daemon is warm while the one before it still works, and half a second a kill is saved.
+WARM = """
+import sys
+import rankr_sync.cli.sync, rankr_sync.app, rankr_sync.daemon
+from rankr_sync.__main__ import main
+sys.stdin.readline()
+sys.argv = ["rankr-sync", "run"]
+main()
+"""
 
 
 @pytest.mark.process
-@pytest.mark.timeout(600)
-def test_a_daemon_that_is_killed_again_and_again_ends_equal(sqlite_url: str, tmp_path: Path) -> None:
-    """SIGKILL at random moments, under churn and faults; left in peace, the mirror is equal within 40 seconds."""
+@pytest.mark.timeout(300)
+def test_a_daemon_that_is_killed_again_and_again_ends_equal(
+    database_url: str, tmp_path: Path, counted: Callable[[str, int], None]
+) -> None:
+    """SIGKILL at 30 random moments, under churn and faults; left in peace, the mirror is equal within 40 seconds."""
     chance = random.Random(2026)
     options = SandboxOptions(contacts=150, rate_limit=RateLimit(1_000_000, 1.0), churn=8.0, fault_rate=0.05)
     sandbox = Sandbox(options)
-    with running(sandbox) as (base_url, _):
-        env = {key: value for key, value in os.environ.items() if not key.startswith("RANKR_SYNC_")} | {
-            "RANKR_SYNC_API__BASE_URL": base_url,
-            "RANKR_SYNC_API__TOKEN": DEFAULT_TOKEN,
-            "RANKR_SYNC_API__RATE_LIMIT": "none",
-            "RANKR_SYNC_LOCATIONS": LOCATION,
-            "RANKR_SYNC_DATABASE__URL": sqlite_url,
-            "RANKR_SYNC_DELETIONS__BRAKE": "100",
-            "RANKR_SYNC_LOG__FORMAT": "json",
-            **{f"RANKR_SYNC_SCHEDULE__{name}": "1s" for name in ("POLL", "WALK")},
-            "RANKR_SYNC_SCHEDULE__VISIT": "4s",
-            "RANKR_SYNC_SCHEDULE__FULL_PASS": "3s",
-            "PYTHONPATH": str(Path(__file__).parents[1] / "src"),
-        }
-        with (tmp_path / "log").open("w") as log:
-            for _kill in range(KILLS):
-                process = _start(env, tmp_path, log)
-                time.sleep(chance.uniform(0.6, 2.0))
-                process.kill()
-                process.wait()
+    with running(sandbox) as (base_url, _), (tmp_path / "log").open("w") as log:
+        env = environment(base_url, database_url)
+        warm = start([sys.executable, "-c", WARM], env, tmp_path, log)
+        try:
+            for _kill in range(KILLS[database_url.partition(":")[0]]):
+                process, warm = warm, start([sys.executable, "-c", WARM], env, tmp_path, log)
+                begin(process)
+                time.sleep(chance.uniform(0.02, 1.0))
+                assert process.poll() is None, "the daemon ended by itself"
+                end(process)
+        finally:
+            end(warm)
+        with sandbox.lock:
             sandbox.faults.rate = 0.0
-            with sandbox.lock:
-                sandbox.advance()
-                sandbox._churn._rate = 0.0
-            process = _start(env, tmp_path, log)
-            try:
-                deadline = time.monotonic() + 40
-                while different := differences(sandbox, sqlite_url):
-                    assert time.monotonic() < deadline, different[:8]
-                    assert process.poll() is None
-                    time.sleep(0.5)
-            finally:
-                process.kill()
-                process.wait()
-    assert sandbox.stats()["changes"] > 20
-    assert sum(sandbox.stats()["faults"].values()) > 20
-    assert query(sqlite_url, "SELECT count(*) AS n FROM sync_runs WHERE status = 'interrupted'")[0]["n"] > 0
+            sandbox.advance()
+            sandbox._churn._rate = 0.0
+        process = start([sys.executable, "-m", "rankr_sync", "run"], env, tmp_path, log)
+        try:
+            deadline = time.monotonic() + 40
+            while different := differences(sandbox, database_url):
+                assert time.monotonic() < deadline, different[:8]
+                assert process.poll() is None
+                time.sleep(0.3)
+        finally:
+            end(process)
+    stats = sandbox.stats()
+    for name, count in {
+        "kills": KILLS[database_url.partition(":")[0]],
+        "faults": sum(stats["faults"].values()),
+        "edits": stats["changes"],
+        "rows compared": compared(sandbox),
+        **{f"fault: {kind}": times for kind, times in stats["faults"].items()},
+    }.items():
+        counted(name, count)
+    assert stats["changes"] > 20
+    assert sum(stats["faults"].values()) > 20
+    assert query(database_url, "SELECT count(*) AS n FROM sync_runs WHERE status = 'interrupted'")[0]["n"] > 0
     assert DEFAULT_TOKEN not in (tmp_path / "log").read_text()
 
 
-def _start(env: dict[str, str], folder: Path, log: object) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", "rankr_sync", "run"], env=env, cwd=folder, stderr=log)  # type: ignore[call-overload]
+def environment(base_url: str, database_url: str) -> dict[str, str]:
+    """A daemon in a hurry, to which deletions by the dozen are nothing special."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("RANKR_SYNC_")} | {
+        "RANKR_SYNC_API__BASE_URL": base_url,
+        "RANKR_SYNC_API__TOKEN": DEFAULT_TOKEN,
+        "RANKR_SYNC_API__RATE_LIMIT": "none",
+        "RANKR_SYNC_LOCATIONS": LOCATION,
+        "RANKR_SYNC_DATABASE__URL": database_url,
+        "RANKR_SYNC_DELETIONS__BRAKE": "100",
+        "RANKR_SYNC_LOG__FORMAT": "json",
+        "RANKR_SYNC_SCHEDULE__POLL": "1s",
+        "RANKR_SYNC_SCHEDULE__WALK": "1s",
+        "RANKR_SYNC_VISITS__MIN_AGE": "1s",
+        "RANKR_SYNC_VISITS__MAX_AGE": "4s",
+        "RANKR_SYNC_SCHEDULE__FULL_PASS": "3s",
+        "PYTHONPATH": str(Path(__file__).parents[1] / "src"),
+    }
+
+
+def start(command: list[str], env: dict[str, str], folder: Path, log: object) -> "subprocess.Popen[bytes]":
+    """A process that writes to the log and waits for a word."""
+    return subprocess.Popen(command, env=env, cwd=folder, stdin=subprocess.PIPE, stderr=log)  # type: ignore[call-overload]
+
+
+def begin(process: "subprocess.Popen[bytes]") -> None:
+    """The word."""
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL."""
+    process.kill()
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -25,9 +25,6 @@ from rankr_sync.store.upkeep import copy_rows
 from rankr_sync.visits import Bounds
 
 log = structlog.get_logger()
-
-RESTART_MARGIN = 1.0
-"""Seconds by which what was last saved of a burst may be older than the last request of a process that died."""
 
 
 class App:
@@ -56,7 +53,6 @@ class App:
         location: Location,
         on_progress: Callable[[Progress], None],
         *,
-        cautious: bool,
         confirm_deletions: bool = False,
     ) -> None:
         """Set up one location."""
@@ -67,7 +63,7 @@ class App:
             location_id=location.id,
             token=token_of(self.config, location),
             version=self.config.api.version,
-            pacer=Pacer(self._budget(location.id, cautious, now()), on_day_spent=_say_spent(location.id)),
+            pacer=Pacer(self._budget(location.id, now()), on_day_spent=_say_spent(location.id)),
             patience=Patience(self.config.api.attempts, self.config.api.retry_for.total_seconds()),
             total_timeout=self.config.api.total_timeout.total_seconds(),
             now=now,
@@ -86,30 +82,27 @@ class App:
         self.locations[location.id] = LocationSync(context)
         self.leases[location.id] = Lease(context)
 
-    def _budget(self, location_id: str, cautious: bool, now: datetime) -> RateBudget:
-        """The rate budget, with what an earlier process has spent of it."""
+    def _budget(self, location_id: str, now: datetime) -> RateBudget:
+        """The rate budget, with what is left of the day. What was spent of the burst is learned with the lease."""
         with self.store.reading() as tx:
             usage = tx.last_usage(location_id)
-        limit, clock = self.config.rate_limit, time.monotonic()
-        taken, remaining, reset_at = 0, None, None
-        if usage is not None and limit is not None:
-            age = (now - usage["updated_at"]).total_seconds()
-            if cautious and 0 <= age < limit.seconds + RESTART_MARGIN:
-                taken = usage["burst_used"]
+        clock, remaining, reset_at = time.monotonic(), None, None
         if usage is not None and usage["daily_reset_at"] is not None and usage["daily_reset_at"] > now:
             remaining = usage["daily_remaining"]
             reset_at = clock + (usage["daily_reset_at"] - now).total_seconds()
-        return RateBudget(limit, now=clock, taken=taken, daily_remaining=remaining, daily_reset_at=reset_at)
+        return RateBudget(self.config.rate_limit, now=clock, daily_remaining=remaining, daily_reset_at=reset_at)
 
     def _save_usage(self) -> None:
         now = self._now()
         with self.store.transaction() as tx:
             for location_id, source in self.sources.items():
-                if source.pacer.budget.sent:
+                if source.unsaved:
                     tx.add_usage(location_id, now, source.usage(ending=True))
 
     async def close(self) -> None:
         """Give back connections, files and threads."""
+        for lease in self.leases.values():
+            await lease.stop()
         for source in self.sources.values():
             source.pacer.close()
         await self.client.aclose()
@@ -126,7 +119,6 @@ async def build(
     stop: asyncio.Event | None = None,
     location: str | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-    cautious: bool = True,
     dry_run: bool = False,
     confirm_deletions: bool = False,
     client: httpx.AsyncClient | None = None,
@@ -134,8 +126,7 @@ async def build(
 ) -> AsyncIterator[App]:
     """Everything for `config`, for one location or all.
 
-    `cautious`: leave the burst alone that the last process may just have spent. `dry_run`: work on a
-    scratch copy of the store, so that everything happens as it would and nothing is written.
+    `dry_run`: work on a scratch copy of the store, so that everything happens as it would and nothing is written.
     Raises BadConfiguration, SchemaTooNew or StoreUnavailable.
     """
     check_transport(config)
@@ -149,7 +140,7 @@ async def build(
     app = App(config, store, client, stop or asyncio.Event(), now)
     try:
         for one in chosen:
-            app.add(one, on_progress, cautious=cautious, confirm_deletions=confirm_deletions)
+            app.add(one, on_progress, confirm_deletions=confirm_deletions)
         gc.freeze()  # what is loaded by now stays: no need to look through it for garbage again and again
         yield app
     finally:
@@ -198,7 +189,11 @@ def location_id_of(config: Config, location: str | None) -> str | None:
 
 
 def _say_spent(location_id: str) -> Callable[[float], None]:
-    return lambda seconds: log.warning("quota.spent", location=location_id, waits_seconds=round(seconds))
+    def say(seconds: float) -> None:
+        until = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+        log.warning("quota.spent", location=location_id, waits_seconds=round(seconds), until=until)
+
+    return say
 
 
 def token_of(config: Config, location: Location) -> Callable[[], str]:

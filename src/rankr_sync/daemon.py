@@ -98,7 +98,7 @@ class Schedule:
     async def learn(self) -> None:
         """Read the location's reference data, at the start and with each full pass."""
         now = self._location.context.now()
-        if self._learned_at is None or now - self._learned_at >= self._config.full_pass:
+        if is_due(now, self._learned_at, self._config.full_pass):
             await self._location.learn()
             self._learned_at = now
 
@@ -106,7 +106,8 @@ class Schedule:
         """The contacts: a full pass when one is due or was cut off, else a poll when that is due."""
         await self.learn()
         full = await self._location.context.cursor(OWNER.name, FULL)
-        if self._full_due(full, self._config.full_pass):
+        broken = full is not None and full.phase == "broken"
+        if self._full_due(full, self._affordable(OWNER.name) if broken else self._config.full_pass):
             await self._location.full_pass(OWNER.name, "backfill" if full is None else "sweep")
             return
         delta = await self._location.context.cursor(OWNER.name, DELTA)
@@ -125,14 +126,14 @@ class Schedule:
         if due and not await self._location.full_pass(name, "poll"):
             await self._location.begin_visits(name)
 
-    async def visits(self) -> None:
-        """The contacts that are due."""
+    async def visits(self, lasting: timedelta = timedelta(0)) -> None:
+        """The contacts that are due, and those that fall due within so long."""
         if self._learned_at is None:
             return
         for name in self._location.context.visited_streams():
             if await self._location.context.cursor(name, FULL) is None:
                 await self._location.begin_visits(name)
-        await self._location.visit_due(VISITS_LAST)
+        await self._location.visit_due(lasting)
 
     def _affordable(self, name: str) -> timedelta:
         pages = self._location.context.walk_requests.get(name, 1)
@@ -160,7 +161,7 @@ def jobs(app: App, location: LocationSync) -> list[Job]:
     found = [Job(OWNER.name, id_, schedule.owner, lease)]
     walked = [name for name in app.config.streams if STREAMS[name].walks and not STREAMS[name].owner]
     found += [Job(name, id_, walk_of(name), lease) for name in walked]
-    found.append(Job("visits", id_, schedule.visits, lease))
+    found.append(Job("visits", id_, lambda: schedule.visits(VISITS_LAST), lease))
     return found
 
 
@@ -228,6 +229,7 @@ def _tracked(ring: Callable[[], Awaitable[None]], ringing: "set[asyncio.Task[Non
 
 async def _purge(app: App) -> None:
     keep = app.config.retention
-    removed = await asyncio.to_thread(purge, app.store, keep.deleted, keep.runs, datetime.now(UTC))
+    now = datetime.now(UTC)
+    removed = await asyncio.to_thread(purge, app.store, keep.deleted, keep.runs, now, ended=app.stop.is_set)
     if any(removed.values()):
         log.info("store.purged", **{table: rows for table, rows in removed.items() if rows})

@@ -117,7 +117,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a walk stands. `phase` is `walking` or `complete`; `position` is the stream's own cursor.
+    """Where a walk stands. `phase` is `walking`, `complete`, or `broken` when the API offered no way on before the
+    end; `position` is the stream's own cursor.
 
     `watermark`: everything the source changed up to here is stored. `started_at`: begin of this walk.
     `saved_at`: our clock when it was last saved (set by the store).
@@ -156,6 +157,20 @@ class Visit:
     def row(self) -> Row:
         """Column name to value."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """Burst slots that a process asks of the holder of a location's lease, or has from it.
+
+    `seen`: the holder knows of it and makes room. `granted`: the slots are there, as many as `requests` now says.
+    """
+
+    borrower: str
+    requests: int
+    expires_at: datetime
+    seen: bool = False
+    granted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,9 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+RESERVES = (0.0, 0.01, 0.05)
+"""The shares of the day's quota that people who wait, listings and visits leave to the more urgent."""
+
 _SPEC = re.compile(r"\s*(\d+)\s*/\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)?\s*\Z")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
@@ -72,6 +75,8 @@ class RateBudget:
         self.throttled = 0
         self.sent = 0
         self.in_flight = 0
+        self.lent = 0
+        self._kept_to: int | None = None
         self._sent_at: deque[float] = deque()
         self._answers: deque[float] = deque()
         self._forgotten: deque[float] = deque()
@@ -80,8 +85,7 @@ class RateBudget:
         self._share_grows_at = now
         self._blocked_until = now
         self._others: deque[tuple[float, int]] = deque()
-        if taken and limit is not None:
-            self._others.append((now + limit.seconds, taken))
+        self.take_over(now, taken)
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -96,7 +100,7 @@ class RateBudget:
         if now < self._blocked_until:
             return self._blocked_until - now
         self._forget_old(now)
-        used = self.in_flight + len(self._answers) + self._foreign()
+        used = self._used()
         first = not self._told and self.in_flight > 0
         if used < self._allowed(now) and not first:
             self.in_flight += 1
@@ -108,11 +112,51 @@ class RateBudget:
     def used(self, now: float) -> int:
         """Requests that count against the burst limit at `now`, ours and others'."""
         self._forget_old(now)
-        return self.in_flight + len(self._answers) + self._foreign()
+        return self._used()
 
     def day_spent(self, now: float, reserve: int = 0) -> bool:
         """Whether nothing beyond `reserve` is left until the daily reset."""
         return self._day_wait(now, reserve) > 0
+
+    # -- several processes -----------------------------------------------------------------------------
+
+    def take_over(self, now: float, taken: int) -> None:
+        """So many requests of a process before this one count for one more interval."""
+        if taken and self.limit is not None:
+            self._leave_to_others(now, taken)
+
+    def lend(self, wanted: int, *, at_once: bool = False) -> int:
+        """Keep slots for another process: as many as it wants, but no more than half of the limit in all.
+
+        They count at once, as if they were in flight, until `take_back`. Returns how many; 0: not now.
+        `at_once`: it has them already, of the process that sent before this one.
+        """
+        slots = wanted
+        if self.limit is not None and not at_once:
+            most = max(1, self.limit.requests // 2)
+            slots = min(wanted, most)
+            if self.lent + slots > most:
+                return 0
+        self.lent += slots
+        return slots
+
+    def may_use_loans(self, now: float) -> bool:
+        """Whether all that is lent has become free: with it, no more counts than the limit allows."""
+        if now < self._blocked_until:
+            return False
+        return self.limit is None or self.used(now) <= self.limit.requests
+
+    def take_back(self, now: float, slots: int) -> None:
+        """What was lent has been used by now, and counts for one more interval like our own requests."""
+        self._forget_old(now)
+        self.lent -= slots
+        if self.limit is not None:
+            self._answers.extend([now] * slots)
+
+    def keep_to(self, slots: int) -> None:
+        """Only so many slots are ours, by a loan: all others are the lender's. What was taken before is its affair."""
+        self._others.clear()
+        self._kept_to = slots
 
     # -- being told ------------------------------------------------------------------------------------
 
@@ -135,11 +179,8 @@ class RateBudget:
             return
         unexplained = self.limit.requests - told.remaining - ours
         if unexplained > 0:
-            # Someone else uses the same bucket: leave them what they took, for as long as it counts. What
-            # was larger and earlier counts until its own end, what was smaller is covered by this.
-            while self._others and self._others[-1][1] <= unexplained:
-                self._others.pop()
-            self._others.append((now + self.limit.seconds, unexplained))
+            # Someone else uses the same bucket: leave them what they took, for as long as it counts.
+            self._leave_to_others(now, unexplained)
 
     def refused(self, now: float, retry_after: float | None) -> None:
         """A 429 came all the same: wait what is asked (else one interval), and go on at half the pace."""
@@ -161,10 +202,23 @@ class RateBudget:
         seconds = self.limit.seconds if self.limit is not None else 0.0
         while self._forgotten and self._forgotten[0] + seconds <= sent_at:
             self._forgotten.popleft()
-        return self.in_flight + len(self._answers) + len(self._forgotten)
+        return self.in_flight + self.lent + len(self._answers) + len(self._forgotten)
+
+    def _used(self) -> int:
+        return self.in_flight + self.lent + len(self._answers) + self._foreign()
 
     def _foreign(self) -> int:
-        return self._others[0][1] if self._others else 0
+        seen = self._others[0][1] if self._others else 0
+        if self._kept_to is None or self.limit is None:
+            return seen
+        return max(seen, self.limit.requests - self._kept_to)
+
+    def _leave_to_others(self, now: float, requests: int) -> None:
+        # What was larger and earlier counts until its own end, what was smaller is covered by this.
+        assert self.limit is not None
+        while self._others and self._others[-1][1] <= requests:
+            self._others.pop()
+        self._others.append((now + self.limit.seconds, requests))
 
     def _allowed(self, now: float) -> float:
         if self.limit is None:
@@ -267,6 +321,11 @@ def is_due(now: datetime, last: datetime | None, every: timedelta) -> bool:
     was set back) does not count.
     """
     return last is None or now - last >= every or last > now + every
+
+
+def turned(then: datetime, now: datetime, every: timedelta) -> bool:
+    """Whether a new stretch of `every`, counted by the clock, has begun between two moments."""
+    return then.timestamp() // every.total_seconds() != now.timestamp() // every.total_seconds()
 
 
 def affordable_interval(wanted: timedelta, requests: int, daily_limit: int | None, share: float) -> timedelta:

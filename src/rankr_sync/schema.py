@@ -302,6 +302,18 @@ sync_leases = Table(
     Column("expires_at", UtcDateTime, nullable=False),
 )
 
+rate_loans = Table(
+    "rate_loans",
+    metadata,
+    Column("location_id", String(64), primary_key=True),
+    Column("borrower", String(80), primary_key=True),
+    Column("requests", Integer, nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime),
+    Column("granted_at", UtcDateTime),
+    Column("expires_at", UtcDateTime, nullable=False),
+)
+
 sync_settings = Table(
     "sync_settings",
     metadata,

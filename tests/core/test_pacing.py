@@ -129,6 +129,94 @@ def test_a_restart_does_not_exceed_the_limit(trips, limit, spent, ago):
     assert most_in_sliding_window([-ago] * spent + seen.counted, limit.seconds) <= limit.requests
 
 
+@dataclass(frozen=True)
+class Borrowed:
+    """A loan to come: asked for at a moment, for so many slots, used for requests with these latencies, and
+    noticed to be over so much later.
+    """
+
+    asked_at: float
+    slots: int
+    latencies: tuple[float, ...]
+    noticed_after: float
+
+
+slow_limits = st.builds(RateLimit, st.integers(1, 12), st.integers(256, 4096).map(lambda n: n * TICK))
+loans = st.lists(
+    st.builds(
+        Borrowed,
+        asked_at=ticks,
+        slots=st.integers(1, 8),
+        latencies=st.lists(ticks, min_size=1, max_size=8).map(tuple),
+        noticed_after=ticks,
+    ),
+    max_size=6,
+)
+
+
+@given(limit=slow_limits, latency=ticks, loans=loans, seed=st.integers(0, 99), phase=ticks)
+def test_the_limit_is_not_exceeded_with_loans(limit, latency, loans, seed, phase):
+    """A holder at full pace and borrowers, each with a budget of its own: together they keep the limit, and
+    everyone gets through.
+    """
+    chance, counted, holder = random.Random(seed), [], RateBudget(limit, now=0.0)
+    events, numbers = [], itertools.count()
+    waiting, unfinished = [], len(loans)
+
+    def at(when, act):
+        heapq.heappush(events, (when, next(numbers), act))
+
+    def send(budget, now, takes, then):
+        counted.append(now + math.floor(takes * chance.random() / TICK) * TICK)
+
+        def land(when):
+            budget.answered(when, TOLD)
+            then(when)
+
+        at(now + takes, land)
+
+    def borrow(loan, slots):
+        budget, left = RateBudget(limit, now=0.0), list(loan.latencies)
+        budget.keep_to(slots)
+
+        def go_on(now):
+            nonlocal unfinished
+            while left and (wait := budget.take(now)) == 0.0:
+                send(budget, now, left.pop(), go_on)
+            if left and wait is not None:
+                at(max(now + wait, math.nextafter(now, math.inf)), go_on)
+            if not left and not budget.in_flight and budget not in ended:
+                ended.append(budget)
+                unfinished -= 1
+                at(now + loan.noticed_after, lambda when: holder.take_back(when, slots))
+
+        return go_on
+
+    ended = []
+    for loan in loans:
+        at(loan.asked_at, lambda now, loan=loan: waiting.append([loan, 0]))
+    last, now = max((loan.asked_at for loan in loans), default=0.0) + 3 * limit.seconds, 0.0
+    look = max(limit.seconds / 8, TICK)
+    looks = 0
+    while now < last or unfinished:
+        looks += 1
+        assert looks < 20_000, "a borrower waits for ever"
+        while events and events[0][0] <= now:
+            when, _, act = heapq.heappop(events)
+            act(when)
+        for entry in waiting:
+            entry[1] = entry[1] or holder.lend(entry[0].slots)
+        granted = [entry for entry in waiting if entry[1]] if holder.may_use_loans(now) else []
+        for entry in granted:
+            waiting.remove(entry)
+            borrow(*entry)(now)
+        while now < last and holder.take(now) == 0.0:
+            send(holder, now, latency, lambda when: None)
+        now = now + look if now < last or waiting or not events else max(events[0][0], now)
+    assert most_in_sliding_window(sorted(counted), limit.seconds) <= limit.requests
+    assert most_in_fixed_window(counted, limit.seconds, phase) <= limit.requests
+
+
 @given(
     start=st.floats(0, 1e7),
     limit=st.builds(RateLimit, st.integers(1, 9), st.floats(0.001, 1000)),
@@ -230,6 +318,29 @@ def test_our_own_use_is_not_foreign():
     assert burst(budget, 1.0, 50) == 50
     budget.answered(2.0, RateHeaders(limit=100, remaining=49))
     assert budget.used(2.0) == 51
+
+
+def test_what_is_lent_is_not_foreign_use():
+    """What a borrower sends is explained by its loan, and counts once."""
+    budget = filled(RateLimit(100, 10.0))
+    assert budget.lend(6) == 6
+    budget.take(1.0)
+    budget.answered(1.0, RateHeaders(limit=100, remaining=92))
+    assert budget.used(1.0) == 8
+    budget.take_back(2.0, 6)
+    assert budget.used(11.5) == 6
+    assert budget.used(12.0) == 0
+
+
+def test_no_more_than_half_is_lent():
+    """The lender itself always goes on; who asks beyond that waits, or gets less at once."""
+    budget = filled(RateLimit(10, 10.0))
+    assert [budget.lend(3), budget.lend(3), budget.lend(2), budget.lend(1)] == [3, 0, 2, 0]
+    assert burst(budget, 0.0) == 4
+    budget.take_back(0.0, 3)
+    assert budget.lend(9) == 0
+    budget.take_back(0.0, 2)
+    assert budget.lend(9) == 5
 
 
 def test_a_foreign_burst_is_forgotten_under_steady_foreign_use():

@@ -24,6 +24,8 @@ CHECK_HELP = (
 
 GOOD, WARNING, BAD = "ok", "warn", "FAIL"
 CLOCK_SKEW = 60.0
+MOST_REQUESTS = 10
+"""What the look at one location takes, and two to try again."""
 ANOTHER_LISTING = "the other listing is used instead"
 ONE_BY_ONE = "one request per contact is used instead, which costs more of the quota"
 
@@ -59,10 +61,12 @@ async def _examine(config: Config, location: str | None, stop: asyncio.Event) ->
     locations = chosen_locations(config, location)
     say(Finding(GOOD, "configuration", f"{len(locations)} location(s), streams {', '.join(config.streams)}"))
     try:
-        async with build(config, stop=stop, location=location, cautious=False) as app:
+        async with build(config, stop=stop, location=location) as app:
             say(Finding(GOOD, "database", f"{app.store.place}, schema {app.store.revision()}"))
             for sync in app.locations.values():
-                for finding in await _examine_location(app, sync):
+                async with app.leases[sync.context.location_id].held_or_lent(MOST_REQUESTS):
+                    findings = await _examine_location(app, sync)
+                for finding in findings:
                     say(finding)
     except RankrSyncError as error:
         say(Finding(BAD, "start", error.message, error.hint))

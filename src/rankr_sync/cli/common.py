@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 DEBUG = "--debug"
 
+SPARE_REQUESTS = 2
+"""What a command borrows beyond the requests it means to send: for a retry, or the time zone."""
+
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Configuration file; else $RANKR_SYNC_CONFIG, else ./config.toml.")
 ]

@@ -118,11 +118,12 @@ async def _refresh(
     config: Config, wanted: str, found: list[dict[str, Any]], location: str | None, stop: asyncio.Event
 ) -> None:
     where = found[0]["location_id"] if len(found) == 1 else location
-    async with build(config, stop=stop, location=where, cautious=False) as app:
-        for sync in app.locations.values():
-            await sync.recall()
-            if await sync.refresh(found[0]["id"] if found else wanted):
-                return
+    async with build(config, stop=stop, location=where) as app:
+        for id_, sync in app.locations.items():
+            async with app.leases[id_].held_or_lent(sync.refresh_requests + common.SPARE_REQUESTS):
+                await sync.recall()
+                if await sync.refresh(found[0]["id"] if found else wanted):
+                    return
     if found:
         typer.echo("the source does not know this contact any more; what follows is the last that was stored", err=True)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
+from rankr_sync.pacing import RESERVES
 from rankr_sync.store.look import Quota, State, StreamStatus
 from rankr_sync.streams import STREAMS, Timeline
 
@@ -74,6 +75,9 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], righ
         print(line(row))
 
 
+_PHASES = {"walking": "copying", "complete": "complete", "broken": "broke off"}
+
+
 def status(state: State, now: datetime) -> None:
     """The state of every location: its streams, its quota, what went wrong, what waits for a person."""
     for location_id in state.location_ids:
@@ -84,7 +88,7 @@ def status(state: State, now: datetime) -> None:
                 f"{one.rows:,}",
                 f"{one.deleted:,}",
                 f"{one.rejects:,}",
-                "copying" if one.phase == "walking" else "complete" if one.phase else "-",
+                _PHASES.get(one.phase or "", "-"),
                 age(one.last_success_at, now),
                 one.watermark.strftime("%Y-%m-%d %H:%M:%S") if one.watermark else "-",
                 _due(one, now),
@@ -96,6 +100,8 @@ def status(state: State, now: datetime) -> None:
         for quota in state.quotas:
             if quota.location_id == location_id:
                 print(f"quota: {_quota(quota, now)}")
+                if words := _waiting(quota, now):
+                    print(f"quota is short: {words}")
         for one in mine:
             if one.last_error and (one.last_success_at is None or (one.last_error_at or now) > one.last_success_at):
                 print(f"last error of {one.stream}, {age(one.last_error_at, now)}: {one.last_error}")
@@ -141,6 +147,17 @@ def _quota(quota: Quota, now: datetime) -> str:
     if quota.daily_reset_at is not None:
         words += f", resets {age(quota.daily_reset_at, now)}"
     return words + f", throttled {quota.throttled:,} times"
+
+
+def _waiting(quota: Quota, now: datetime) -> str | None:
+    """Which work waits for the daily reset, and until when; None when none does."""
+    if quota.daily_remaining is None or quota.daily_reset_at is None or quota.daily_reset_at <= now:
+        return None
+    listings, visits = (int(share * (quota.daily_limit or 0)) for share in RESERVES[1:])
+    if quota.daily_remaining > visits:
+        return None
+    who = "all work waits" if quota.daily_remaining <= listings else "visits wait"
+    return f"{who} until {_value(quota.daily_reset_at)}"
 
 
 def contact(view: dict[str, Any], now: datetime) -> None:

@@ -4,6 +4,7 @@ The arithmetic is in `visits`, `rates` and `pacing`; here the store is asked and
 the allowance is kept in tables, so a restart forgets nothing.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,7 +52,7 @@ class Agenda:
         self._priors: dict[str, Prior] = {}
         self._trust: dict[str, Trust] = {}
         self._price = 0.0
-        self._allowance = 1.0
+        self._allowance = math.inf  # as much as may be saved up
         self._allowed_at: datetime | None = None
         self._contacts = 0
         self._learned_at: datetime | None = None

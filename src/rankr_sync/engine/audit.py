@@ -8,12 +8,11 @@ knows and whole walks do not show makes the walk suspect, and then the stream is
 
 import random
 import string
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
-from rankr_sync import visits
-from rankr_sync.engine.context import VISIT, LocationContext, Transaction
+from rankr_sync.engine.context import VISIT, LocationContext
 from rankr_sync.engine.visit import keep
 from rankr_sync.errors import SkipRecord
 from rankr_sync.model import Look, Tally

@@ -2,6 +2,9 @@
 
 Every checkpoint renews it in its own transaction, so a holder that slept through its lease (a suspended
 machine) and was replaced cannot write over its successor.
+
+Who holds the lease also owns the location's rate budget: it counts what the holder before it has spent, and
+lends slots to those who must send beside it (`loans`).
 """
 
 import asyncio
@@ -15,12 +18,16 @@ from collections.abc import AsyncIterator
 import structlog
 
 from rankr_sync.engine.context import LEASE_LASTS, LocationContext
+from rankr_sync.engine.loans import Borrowing, Lender
 from rankr_sync.errors import Interrupted, RankrSyncError
 
 log = structlog.get_logger()
 
 LOOK_EVERY = 2.0
 """Seconds between two tries of one who waits."""
+
+ASK_EVERY = 0.1
+"""Seconds between two looks of a borrower, for whom a person waits."""
 
 
 def new_holder() -> str:
@@ -60,12 +67,27 @@ class Lease:
         self._context = context
         self._holder = new_holder()
         self._taken_at = 0.0
+        self._taking = asyncio.Lock()
+        self._lender = Lender(context)
+        self._lending: asyncio.Task[None] | None = None
 
     async def take(self) -> bool:
         """Take the lease, or renew it when it is time to. False while another process holds it."""
         context = self._context
-        if context.holder is not None and time.monotonic() - self._taken_at < LEASE_LASTS.total_seconds() / 3:
+        async with self._taking:
+            other = await self._take()
+        if other is None:
             return True
+        if context.holder is not None or not context.waiting:
+            log.warning("lease.waiting", location=context.location_id, holder=other)
+        context.holder, context.waiting = None, True
+        return False
+
+    async def _take(self) -> str | None:
+        """None: it is ours. Else who holds it."""
+        context = self._context
+        if context.holder is not None and time.monotonic() - self._taken_at < LEASE_LASTS.total_seconds() / 3:
+            return None
 
         def take() -> str | None:
             now = context.now()
@@ -80,26 +102,39 @@ class Lease:
                 return other
 
         other = await context.in_store(take)
-        if other is None:
-            self._taken_at = time.monotonic()
+        if other is not None:
+            return other
+        self._taken_at = time.monotonic()
+        if context.holder is None:
+            await self.stop()
+            await self._lender.begin()
             context.holder = self._holder
-            return True
-        if context.holder is not None or not context.waiting:
-            log.warning("lease.waiting", location=context.location_id, holder=other)
-        context.holder, context.waiting = None, True
-        return False
+            self._lending = asyncio.create_task(self._lender.work())
+        return None
+
+    async def stop(self) -> None:
+        """Lend nothing more."""
+        if self._lending is not None:
+            self._lending.cancel()
+            await asyncio.gather(self._lending, return_exceptions=True)
+            self._lending = None
 
     async def give_back(self) -> None:
-        """Let the next one have it at once."""
+        """Let the next one have it at once, and know what was spent."""
         context = self._context
-        if context.holder is None:
+        held = context.holder is not None
+        usage = context.source.usage(ending=True) if held and context.source.unsaved else None
+        context.holder = None
+        await self.stop()
+        if not held:
             return
 
         def give() -> None:
             with context.store.transaction() as tx:
                 tx.give_lease(context.location_id, self._holder)
+                if usage is not None:
+                    tx.add_usage(context.location_id, context.now(), usage)
 
-        context.holder = None
         with contextlib.suppress(RankrSyncError):
             await context.in_store(give)
 
@@ -111,6 +146,49 @@ class Lease:
                 await asyncio.wait_for(self._context.stop.wait(), LOOK_EVERY)
             if self._context.stop.is_set():
                 raise Interrupted("asked to end while another process was at work on the same location")
+        async with self._kept():
+            yield
+
+    @contextlib.asynccontextmanager
+    async def held_or_lent(self, requests: int) -> AsyncIterator[None]:
+        """Send up to so many requests at once during the block, whoever holds the lease.
+
+        Nobody does: it is taken. A process at work does: its slots are borrowed. It hangs: they are used all
+        the same, after a few seconds. Raises Interrupted when asked to end.
+        """
+        borrowing = Borrowing(self._context, new_holder(), requests)
+        try:
+            if await self._get_or_borrow(borrowing):
+                async with self._kept():
+                    yield
+            else:
+                yield
+        finally:
+            await borrowing.end()
+
+    async def _get_or_borrow(self, borrowing: Borrowing) -> bool:
+        """Whether the lease is ours; else the loan is."""
+        async with self._taking:
+            if await self._take() is None:
+                return True
+        await borrowing.ask()
+        while True:
+            granted, holder = await borrowing.look()
+            if granted:
+                return False
+            if holder is None or is_dead(holder):
+                async with self._taking:
+                    taken = await self._take() is None
+                if taken:
+                    await borrowing.end()
+                    return True
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._context.stop.wait(), ASK_EVERY)
+            if self._context.stop.is_set():
+                raise Interrupted("asked to end while another process used the rate budget")
+
+    @contextlib.asynccontextmanager
+    async def _kept(self) -> AsyncIterator[None]:
         renewing = asyncio.create_task(self._renew())
         try:
             yield

@@ -15,6 +15,7 @@ from rankr_sync.engine.visit import Visitor, keep
 from rankr_sync.engine.walk import walk_to_end
 from rankr_sync.errors import EndpointGone, Interrupted, NotFound, RankrSyncError, RequestRefused, ScopeMissing
 from rankr_sync.model import Answer, Cursor, JsonObject, LocationFacts, Look, Page, Plan, Request, Tally, Visit
+from rankr_sync.pacing import turned
 from rankr_sync.plan import plan_children
 from rankr_sync.streams import OWNER, STREAMS, Stream, Walk, reference
 
@@ -27,6 +28,9 @@ NOTICED_EVERY = timedelta(minutes=1)
 
 BACKFILL_PAUSE, ROLLING_PAUSE = 0.25, 1.0
 """Seconds between two looks at what is to be visited, when there was nothing."""
+
+SECOND_LOOK, SECOND_LOOK_EVERY = timedelta(minutes=15), timedelta(minutes=5)
+"""So often a poll looks so far back: what the search index shows up to ten minutes late is still found."""
 
 REFUSALS = (EndpointGone, RequestRefused, ScopeMissing)
 """Errors that say: not this way. Another way to the same data may be open."""
@@ -56,6 +60,7 @@ class LocationSync:
                     tx.save_location(row, context.now())
                 if fields is not None:
                     tx.save_custom_fields(id_, fields, context.now())
+                tx.bring_forward_visits(id_, context.now(), context.now() + context.settings.bounds.max_age)
                 tx.add_usage(id_, context.now(), context.source.usage())
                 return tx.facts(id_) or LocationFacts(id_)
 
@@ -219,7 +224,7 @@ class LocationSync:
         if cursor is None or cursor.watermark is None:
             return False
         if cursor.phase != "walking":
-            begin = walk.begin(cursor.watermark - self.context.settings.overlap)
+            begin = walk.begin(cursor.watermark - self._look_back(cursor))
             cursor = Cursor({**begin, "walk": walk.name}, "walking", cursor.watermark)
         try:
             await walk_to_end(self.context, stream, walk, DELTA, "poll", cursor)
@@ -227,6 +232,16 @@ class LocationSync:
             self._do_without(stream, walk, error)
             return False
         return True
+
+    def _look_back(self, last: Cursor) -> timedelta:
+        """How far before the watermark a poll begins: the overlap; the first poll of each five minutes further.
+
+        The index may show a change later than the overlap reaches. The second look costs an idle location no
+        request more: it is the same poll over a longer time.
+        """
+        overlap = self.context.settings.overlap
+        first = last.started_at is None or turned(last.started_at, self.context.now(), SECOND_LOOK_EVERY)
+        return max(overlap, SECOND_LOOK) if first or last.phase == "broken" else overlap
 
     async def visit_due(self, lasting: timedelta = timedelta(0)) -> int:
         """Visit the contacts that a signal made due, and as many others as the budget buys, for so long.
@@ -247,6 +262,11 @@ class LocationSync:
         return cursor.started_at if cursor is not None and cursor.phase == "walking" else None
 
     # -- one contact -----------------------------------------------------------------------------------
+
+    @property
+    def refresh_requests(self) -> int:
+        """How many requests a refresh sends at once."""
+        return len(self._refreshed_streams())
 
     async def refresh(self, contact_id: str) -> bool:
         """Pull a contact's full profile and all its children now. Returns False if it is gone at the source."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from rankr_sync import visits
@@ -25,6 +27,7 @@ async def walk_to_end(
     Raises Interrupted, or what the source raises; everything before that is saved.
     """
     seen, throttled = Seen(), context.source.throttled
+    asked = {_identity(context, walk, cursor.position)}
     since = cursor.watermark if partition == DELTA else None
     async with context.run(stream, kind) as run:
         asking = _ask(context, walk, cursor.position)
@@ -33,15 +36,21 @@ async def walk_to_end(
                 answer = await context.or_stop(asking)
                 page = walk.parse(cursor.position, answer.payload)
                 seen.add(page)
+                in_circles = _leads_back(context, walk, page, asked)
+                if in_circles:
+                    page = replace(page, next=None)
                 cursor = advance(cursor, page, walk, answer)
                 if cursor.phase == "walking":
                     asking = _ask(context, walk, cursor.position)
                 await context.in_store(_checkpoint, context, run, partition, cursor, page, answer, since)
-                if cursor.phase == "complete":
+                if cursor.phase != "walking":
                     if partition == FULL:
                         context.walk_requests[stream.name] = run.tally.requests
                     if not page.whole:
-                        raise BadAnswer(f"the {walk.name} of {stream.name} broke off: the API offered no way on")
+                        listing = f"the {walk.name} of {stream.name}"
+                        if in_circles:
+                            raise BadAnswer(f"{listing} broke off: the API led back to a page that was read")
+                        raise BadAnswer(f"{listing} broke off: the API offered no way on")
                     # Refused half way, the walk may have met a list that moved on meanwhile.
                     seen.whole = seen.whole and throttled == context.source.throttled
                     return seen
@@ -61,7 +70,7 @@ def advance(cursor: Cursor, page: Page, walk: Walk, answer: Answer) -> Cursor:
     marker = _newest(cursor, page) if walk.marks_progress else None
     if page.next is None and not page.whole:
         # The API gave no way on before the end: what was seen is kept, and nothing is taken for complete.
-        return Cursor({}, "complete", cursor.watermark, started_at)
+        return Cursor({}, "broken", cursor.watermark, started_at)
     if page.next is not None:
         position = {**page.next, "walk": walk.name}
         if marker is not None:
@@ -84,6 +93,23 @@ def _newest(cursor: Cursor, page: Page) -> datetime | None:
     if "marker" in cursor.position:
         seen.append(datetime.fromisoformat(cursor.position["marker"]))
     return max(seen, default=None)
+
+
+def _identity(context: LocationContext, walk: Walk, position: JsonObject) -> int:
+    """A request in eight bytes: two that are the same have the same answer."""
+    request = walk.request(context.location_id, position)
+    return hash((request.method, request.path, request.query, json.dumps(request.body, sort_keys=True)))
+
+
+def _leads_back(context: LocationContext, walk: Walk, page: Page, asked: set[int]) -> bool:
+    """Whether the next page was asked for in this walk before; if not, it is noted in `asked`."""
+    if page.next is None or walk.turns_back:
+        return False
+    identity = _identity(context, walk, page.next)
+    if identity in asked:
+        return True
+    asked.add(identity)
+    return False
 
 
 def _ask(context: LocationContext, walk: Walk, position: JsonObject) -> "asyncio.Task[Answer]":

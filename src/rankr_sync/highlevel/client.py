@@ -32,6 +32,9 @@ log = structlog.get_logger()
 
 CHECK_NETWORK = "check the network and api.base_url, then run: rankr-sync check"
 
+RESTART_MARGIN = 1.0
+"""Seconds by which what was last saved of a burst may be older than the last request of a process that died."""
+
 HURRIED = 2
 """Attempts for what can be done without."""
 
@@ -130,6 +133,7 @@ class HighLevel:
         self.location_id = location_id
         self.pacer = pacer
         self._reported = (0, 0)
+        self._ended_at = 0
         self._client = client
         self._base_url = base_url.rstrip("/")
         self._host = httpx.URL(base_url).host
@@ -196,6 +200,8 @@ class HighLevel:
         budget, now = self.pacer.budget, time.monotonic()
         sent, throttled = budget.sent - self._reported[0], budget.throttled - self._reported[1]
         self._reported = (budget.sent, budget.throttled)
+        if ending:
+            self._ended_at = budget.sent
         resets_in = budget.daily_reset_at - now if budget.daily_reset_at is not None else None
         limit = budget.limit.requests if budget.limit else 0
         return {
@@ -217,6 +223,41 @@ class HighLevel:
             return DayBudget(limit, budget.daily_remaining)
         resets_in = budget.daily_reset_at - time.monotonic()
         return DayBudget(limit, budget.daily_remaining, resets_in) if resets_in > 0 else DayBudget(limit, limit)
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether anything was sent that no `usage(ending=True)` has told of."""
+        return self.pacer.budget.sent > self._ended_at
+
+    # -- several processes -----------------------------------------------------------------------------
+
+    def take_over(self, usage: Row | None) -> None:
+        """Nobody else sends from now on: count what the one before us had just spent, by its last row."""
+        limit = self.pacer.budget.limit
+        if usage is None or limit is None:
+            return
+        age = (self._now() - usage["updated_at"]).total_seconds()
+        if 0 <= age < limit.seconds + RESTART_MARGIN:
+            self.pacer.budget.take_over(time.monotonic(), usage["burst_used"])
+
+    def keep_to(self, slots: int) -> None:
+        """Send no more than this at once: so much was lent to us."""
+        self.pacer.budget.keep_to(slots)
+
+    def lend(self, slots: int, *, at_once: bool = False) -> int:
+        """Keep slots for another process; how many, 0 if it must wait. `at_once`: it has them already."""
+        return self.pacer.budget.lend(slots, at_once=at_once)
+
+    @property
+    def may_use_loans(self) -> bool:
+        """Whether all that is lent is free by now."""
+        return self.pacer.budget.may_use_loans(time.monotonic())
+
+    def take_back(self, slots: int) -> None:
+        """What was lent is not used any more."""
+        self.pacer.take_back(slots)
+
+    # -- one attempt -----------------------------------------------------------------------------------
 
     async def _attempt(self, request: Request, priority: int) -> Answer:
         await self.pacer.enter(priority)

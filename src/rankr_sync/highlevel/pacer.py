@@ -11,7 +11,7 @@ import structlog
 from rankr_sync.errors import (
     QuotaSpent,
 )
-from rankr_sync.pacing import RateBudget, RateHeaders
+from rankr_sync.pacing import RESERVES, RateBudget, RateHeaders
 
 log = structlog.get_logger()
 
@@ -26,7 +26,7 @@ class Pacer:
         self,
         budget: RateBudget,
         *,
-        reserves: tuple[float, float, float] = (0.0, 0.01, 0.05),
+        reserves: tuple[float, float, float] = RESERVES,
         clock: Callable[[], float] = time.monotonic,
         on_day_spent: Callable[[float], None] | None = None,
     ) -> None:
@@ -68,6 +68,11 @@ class Pacer:
     def refused(self, retry_after: float | None) -> None:
         """The answer was a 429. Call before `leave`."""
         self.budget.refused(self._clock(), retry_after)
+
+    def take_back(self, slots: int) -> None:
+        """Slots that were lent to another process are not used any more."""
+        self.budget.take_back(self._clock(), slots)
+        self._serve()
 
     def _take(self, priority: int) -> float | None:
         reserve = int(self._reserves[priority] * (self.budget.daily_limit or 0))

@@ -67,15 +67,48 @@ def translated(url: str) -> Iterator[None]:
     try:
         yield
     except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.InternalError) as error:
-        cause = getattr(error, "orig", None) or error
-        reason = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
-        raise StoreUnavailable(
-            f"the database {location_of(url)} cannot be used: {reason}",
-            hint="check that it exists, is running and can be written, then run: rankr-sync check",
-        ) from error
+        raise _unusable(url, error) from error
     except exc.DBAPIError as error:
+        if is_trouble(error):
+            raise _unusable(url, error) from error
         reason = type(getattr(error, "orig", error)).__name__
         raise StoreUnavailable(f"the database {location_of(url)} refused a statement: {reason}") from error
+
+
+def _unusable(url: str, error: Exception) -> StoreUnavailable:
+    cause = getattr(error, "orig", None) or error
+    reason = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+    return StoreUnavailable(f"the database {location_of(url)} cannot be used: {reason}", hint=_hint(cause))
+
+
+def _hint(cause: BaseException) -> str:
+    if isinstance(cause, sqlite3.Error):
+        match getattr(cause, "sqlite_errorcode", 0) & 0xFF:
+            case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+                return "make room on its disk, or see whether the disk is broken; what was not saved is fetched again"
+            case sqlite3.SQLITE_BUSY:
+                return "another program holds its write lock: end that one, then run: rankr-sync check"
+    return "check that it exists, is running and can be written, then run: rankr-sync check"
+
+
+def is_trouble(error: exc.DBAPIError) -> bool:
+    """Whether an error is of the database (gone, full, locked, broken), not of the row that it was given."""
+    cause = error.orig
+    if error.connection_invalidated:
+        return True
+    if isinstance(cause, sqlite3.Error):
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF not in _OF_THE_ROW
+    state = getattr(cause, "sqlstate", None)
+    # Class 54 is a row beyond one of PostgreSQL's limits, which it also counts among its operational errors.
+    return isinstance(error, exc.OperationalError | exc.InternalError) and str(state)[:2] != "54"
+
+
+_OF_THE_ROW = frozenset(
+    {
+        *(0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT),
+        *(sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE),
+    }
+)
 
 
 def is_sqlite(bind: Connection | Engine) -> bool:

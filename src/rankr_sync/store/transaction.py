@@ -26,9 +26,9 @@ from sqlalchemy import (
 )
 
 from rankr_sync import schema
-from rankr_sync.model import Cursor, Known, LocationFacts, Plan, Reject, Row, Tally
+from rankr_sync.model import Cursor, Known, Loan, LocationFacts, Plan, Reject, Row, Tally
 from rankr_sync.plan import digest
-from rankr_sync.store.connect import is_sqlite, upsert_into
+from rankr_sync.store.connect import is_sqlite, is_trouble, upsert_into
 from rankr_sync.store.visits import VisitRows
 from rankr_sync.streams import Stream
 
@@ -164,14 +164,17 @@ class Transaction(VisitRows):
         return refused
 
     def _refusal(self, write: Callable[[], None]) -> Exception | None:
-        """Write, or undo it and return why the database does not take it. Raises when the database is gone."""
+        """Write, or undo it and return why the database does not take it. Raises when it is the database's trouble."""
+        savepoint = self.connection.begin_nested()
         try:
-            with self.connection.begin_nested():
-                write()
+            write()
         except (exc.DBAPIError, exc.StatementError, OverflowError, ValueError) as error:
-            if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+            # SQLite may have undone the whole transaction by itself, savepoint and all: only its end is left.
+            if isinstance(error, exc.DBAPIError) and is_trouble(error):
                 raise
+            savepoint.rollback()
             return error
+        savepoint.commit()
         return None
 
     def _upsert(self, table: Table, rows: list[Row]) -> None:
@@ -309,6 +312,50 @@ class Transaction(VisitRows):
         """Give the lease back."""
         table = schema.sync_leases
         self.connection.execute(delete(table).where(table.c.location_id == location_id, table.c.holder == holder))
+
+    def live_holder(self, location_id: str, now: datetime) -> str | None:
+        """Who holds the lease, unless it has expired."""
+        table = schema.sync_leases
+        query = select(table.c.holder).where(table.c.location_id == location_id, table.c.expires_at >= now)
+        return self.connection.execute(query).scalar()
+
+    # -- loans -----------------------------------------------------------------------------------------
+
+    def ask_loan(self, location_id: str, borrower: str, requests: int, now: datetime, until: datetime) -> None:
+        """Ask the holder of the lease for burst slots."""
+        row = {"location_id": location_id, "borrower": borrower, "requests": requests}
+        row |= {"asked_at": now, "seen_at": None, "granted_at": None, "expires_at": until}
+        self._upsert(schema.rate_loans, [row])
+
+    def loans(self, location_id: str) -> list[Loan]:
+        """Every loan of a location, the earliest first."""
+        table = schema.rate_loans
+        query = select(table).where(table.c.location_id == location_id).order_by(table.c.asked_at, table.c.borrower)
+        return [
+            Loan(row.borrower, row.requests, row.expires_at, row.seen_at is not None, row.granted_at is not None)
+            for row in self.connection.execute(query)
+        ]
+
+    def answer_loan(self, location_id: str, borrower: str, now: datetime, granted: int | None) -> None:
+        """Tell the borrower that it was seen, or with `granted` that it may use so many slots."""
+        values: Row = {"seen_at": now}
+        if granted is not None:
+            values |= {"requests": granted, "granted_at": now}
+        self._change_loan(location_id, borrower, values)
+
+    def renew_loan(self, location_id: str, borrower: str, until: datetime) -> None:
+        """Say that the borrower lives."""
+        self._change_loan(location_id, borrower, {"expires_at": until})
+
+    def _change_loan(self, location_id: str, borrower: str, values: Row) -> None:
+        table = schema.rate_loans
+        mine = and_(table.c.location_id == location_id, table.c.borrower == borrower)
+        self.connection.execute(update(table).where(mine).values(values))
+
+    def end_loan(self, location_id: str, borrower: str) -> None:
+        """Give the slots back, or no longer wait for them."""
+        table = schema.rate_loans
+        self.connection.execute(delete(table).where(table.c.location_id == location_id, table.c.borrower == borrower))
 
     # -- usage and facts -------------------------------------------------------------------------------
 

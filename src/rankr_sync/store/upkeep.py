@@ -1,10 +1,11 @@
 """Upkeep of the store without the API: re-mapping from the kept payloads, retrying rejects, purging tombstones."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, insert, or_, select
+from sqlalchemy import ColumnElement, Table, delete, insert, or_, select, true, tuple_
 
 from rankr_sync import schema
 from rankr_sync.model import Known, Page, Record, Row
@@ -13,6 +14,9 @@ from rankr_sync.store import SqlStore
 from rankr_sync.streams import STREAMS, Stream
 
 BATCH = 500
+
+PURGED_AT_ONCE = 1000
+"""Rows removed in one transaction: a daemon beside waits for no more."""
 
 
 def stored_locations(store: SqlStore) -> list[str]:
@@ -90,21 +94,50 @@ def _retry(store: SqlStore, stream: Stream, reject: Row, rules: Mapping[str, Rul
         return True
 
 
-def purge(store: SqlStore, deleted_for: timedelta, runs_for: timedelta, now: datetime) -> dict[str, int]:
-    """Remove tombstones, and records of runs, that are older than their retention. Returns rows removed by table."""
-    removed: dict[str, int] = {}
-    with store.transaction() as tx:
-        for stream in STREAMS.values():
-            table = stream.table
-            old = delete(table).where(table.c.deleted_at < now - deleted_for)
-            removed[table.name] = tx.connection.execute(old).rowcount
-        runs = schema.sync_runs
-        finished = or_(runs.c.finished_at < now - runs_for, runs.c.started_at < now - 2 * runs_for)
-        removed[runs.name] = tx.connection.execute(delete(runs).where(finished)).rowcount
-        rejects = schema.sync_rejects
-        unseen = delete(rejects).where(rejects.c.last_seen_at < now - runs_for)
-        removed[rejects.name] = tx.connection.execute(unseen).rowcount
+def purge(
+    store: SqlStore,
+    deleted_for: timedelta,
+    runs_for: timedelta,
+    now: datetime,
+    *,
+    ended: Callable[[], bool] = lambda: False,
+    pause: Callable[[float], None] = time.sleep,
+) -> dict[str, int]:
+    """Remove tombstones, and records of runs, that are older than their retention. Returns rows removed by table.
+
+    A transaction each thousand rows, and between two of them a pause as long as the first took: beside a
+    running daemon nobody waits for long. What was removed before it `ended` or failed stays removed.
+    """
+    runs, rejects = schema.sync_runs, schema.sync_rejects
+    past = {stream.table: stream.table.c.deleted_at < now - deleted_for for stream in STREAMS.values()}
+    past[runs] = or_(runs.c.finished_at < now - runs_for, runs.c.started_at < now - 2 * runs_for)
+    past[rejects] = rejects.c.last_seen_at < now - runs_for
+    removed: dict[str, int] = {table.name: 0 for table in past}
+    for table, old in past.items():
+        for rows, seconds in _delete_by_batches(store, table, old):
+            removed[table.name] += rows
+            if ended():
+                return removed
+            pause(min(seconds, 1.0))
     return removed
+
+
+def _delete_by_batches(store: SqlStore, table: Table, old: ColumnElement[bool]) -> Iterator[tuple[int, float]]:
+    """Yields (rows removed, seconds taken) after each transaction. Walks the key once, whatever is left between."""
+    key = tuple_(*table.primary_key.columns)
+    after: ColumnElement[bool] = true()
+    while True:
+        began = time.monotonic()
+        with store.transaction() as tx:
+            batch = select(*table.primary_key.columns).where(old, after).order_by(*table.primary_key.columns)
+            keys = [tuple(row) for row in tx.connection.execute(batch.limit(PURGED_AT_ONCE))]
+            # `old` again: what came back to life meanwhile stays.
+            rows = tx.connection.execute(delete(table).where(key.in_(keys), old)).rowcount if keys else 0
+        if keys:
+            yield rows, time.monotonic() - began
+        if len(keys) < PURGED_AT_ONCE:
+            return
+        after = key > keys[-1]
 
 
 def copy_rows(source: SqlStore, target: SqlStore) -> None:

@@ -173,6 +173,12 @@ class VisitRows:
                 )
             )
 
+    def bring_forward_visits(self, location_id: str, now: datetime, latest: datetime) -> None:
+        """Mend what a wrong clock has dated: nothing was visited after `now`, and nothing is due after `latest`."""
+        mine = _TABLE.c.location_id == location_id
+        self.connection.execute(update(_TABLE).where(mine, _TABLE.c.last_visited_at > now).values(last_visited_at=now))
+        self.connection.execute(update(_TABLE).where(mine, _TABLE.c.due_at > latest).values(due_at=latest))
+
     def drop_visits(self, location_id: str, contact_ids: Sequence[str]) -> None:
         """Forget the visits of contacts that are gone."""
         self.connection.execute(

@@ -37,6 +37,8 @@ class Walk:
     """A listing of a whole location, page by page. `name` is also the shape of its items.
 
     `marks_progress`: pages come in the order of change, so the newest `updated_at` seen is a watermark.
+    `turns_back`: it asks for pages again on purpose, and ends by itself. Any other that is led back to a page
+    it has read would go in circles, and is broken off.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Walk:
     parse: Callable[[JsonObject, JsonObject], Page]
     begin: Callable[[datetime | None], JsonObject] = lambda since: {}
     marks_progress: bool = False
+    turns_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,20 @@ def read_records(
             continue
         records.append(Record(external_id, item, shape, owner, moment_or_none(item, updated_key)))
     return tuple(records), tuple(rejects)
+
+
+def each_once(items: Iterable[Any], id_keys: tuple[str, ...] = ("id",)) -> list[Any]:
+    """The items of a page without those that it shows again; what has no id is kept."""
+    shown: set[str] = set()
+    kept: list[Any] = []
+    for item in items:
+        id_ = next((item[key] for key in id_keys if item.get(key)), None) if isinstance(item, dict) else None
+        if id_ is None:
+            kept.append(item)
+        elif str(id_) not in shown:
+            kept.append(item)
+            shown.add(str(id_))
+    return kept
 
 
 def moment_or_none(item: JsonObject, key: str | None) -> datetime | None:

@@ -13,7 +13,7 @@ from rankr_sync import schema
 from rankr_sync.mapping import FieldRule
 from rankr_sync.model import JsonObject, Known, LocationFacts, Page, Record, Request
 from rankr_sync.plan import INDEX_SKEW
-from rankr_sync.streams.base import Lookup, Stream, Walk, items_of, moment_or_none, read_records
+from rankr_sync.streams.base import Lookup, Stream, Walk, each_once, items_of, moment_or_none, read_records
 from rankr_sync.values import is_empty
 from rankr_sync.visits import ACTIVE_CONTACT, CHANGED_CONTACT, TOUCHED_CONTACT
 
@@ -71,7 +71,7 @@ def _list_cursor(meta: JsonObject, items: list[Any]) -> JsonObject | None:
     if meta.get("startAfterId") is not None and meta.get("startAfter") is not None:
         return {"startAfter": meta["startAfter"], "startAfterId": meta["startAfterId"]}
     # The documented answer has no meta at all: the last contact (that can be one) is the cursor.
-    for item in reversed(items):
+    for item in reversed(each_once(items)):
         added = moment_or_none(item, "dateAdded") if isinstance(item, dict) and item.get("id") else None
         if added is not None:
             return {"startAfter": round(added.timestamp() * 1000), "startAfterId": item["id"]}
@@ -105,16 +105,17 @@ def search_request(location_id: str, position: JsonObject) -> Request:
 
 
 def search_parse(position: JsonObject, payload: JsonObject) -> Page:
-    """Ends at an empty page, or at a short one when as many as `total` have been seen."""
+    """Ends at an empty page, or at a short one when as many as `total` have been seen, each counted once."""
     items = items_of(payload, "contacts")
     records, rejects = read_records(items, "search", updated_key="dateUpdated", belongs=False)
     if not items:
         return Page(whole=True)
-    seen = position.get("seen", 0) + len(items)
+    different = each_once(items)
+    seen = position.get("seen", 0) + len(different)
     total = _total(payload)
     if len(items) < PAGE and total is not None and seen >= total:
         return Page(records, rejects, whole=True)
-    after = next((i["searchAfter"] for i in reversed(items) if isinstance(i, dict) and i.get("searchAfter")), None)
+    after = next((i["searchAfter"] for i in reversed(different) if isinstance(i, dict) and i.get("searchAfter")), None)
     if after is None or after == position.get("after"):
         return Page(records, rejects)
     return Page(records, rejects, {**position, "after": after, "seen": seen}, total=total)

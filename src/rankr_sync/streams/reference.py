@@ -2,8 +2,9 @@
 
 from zoneinfo import ZoneInfo
 
+from rankr_sync.errors import BadAnswer
 from rankr_sync.model import JsonObject, Request, Row
-from rankr_sync.streams.base import items_of
+from rankr_sync.streams.base import items_of, trace_id_of
 
 
 def location_request(location_id: str) -> Request:
@@ -12,11 +13,13 @@ def location_request(location_id: str) -> Request:
 
 
 def location_parse(location_id: str, payload: JsonObject) -> Row:
-    """The row of `locations`."""
-    found = items_of({**payload, "location": [payload.get("location") or {}]}, "location")[0]
+    """The row of `locations`. Raises BadAnswer where there is no location: never one without a time zone instead."""
+    found = payload.get("location")
+    if not isinstance(found, dict):
+        raise BadAnswer("the answer has no object 'location'", trace_id=trace_id_of(payload))
     row: Row = {"id": location_id}
     for column, key in (("name", "name"), ("timezone", "timezone"), ("country", "country")):
-        value = found.get(key) if isinstance(found, dict) else None
+        value = found.get(key)
         row[column] = value if isinstance(value, str) and value else None
     if row["timezone"] is not None and not _is_zone(row["timezone"]):
         row["timezone"] = None

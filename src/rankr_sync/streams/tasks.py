@@ -9,10 +9,11 @@ from datetime import datetime
 from rankr_sync import schema
 from rankr_sync.mapping import FieldRule
 from rankr_sync.model import JsonObject, Known, LocationFacts, Page, Record, Request
-from rankr_sync.streams.base import Deadline, Lookup, Stream, Timeline, Walk, items_of, read_records
+from rankr_sync.streams.base import Deadline, Lookup, Stream, Timeline, Walk, each_once, items_of, read_records
 from rankr_sync.values import is_empty
 
 PAGE = 100
+ID_KEYS = ("id", "_id")
 RECENT = 500
 """So many tasks seen last are remembered; more that were added between two pages cost going back to the front."""
 MOST_STEPS_BACK = 200
@@ -46,15 +47,17 @@ def search_parse(position: JsonObject, payload: JsonObject) -> Page:
     `skip` counts from the front of a list that others add to and take from; without the overlap a task
     deleted before our place would let another slip past unseen. As long as the order of the tasks stays,
     every task that is there during the whole walk is seen. Ends where a page has nothing new and is short;
-    a full page without news shows that tasks were added before our place.
+    a full page without news shows that tasks were added before our place. A task that is twice on a page
+    counts once: whether `skip` counts it twice is not known, and too small a step only shows more again.
     """
     items = items_of(payload, "tasks")
     if len(items) == 1 and isinstance(items[0], list):
         items = items[0]  # the specification's schema is an array of arrays
-    records, rejects = read_records(items, "search", id_keys=("id", "_id"))
-    ids = [record.id for record in records]
+    records, rejects = read_records(items, "search", id_keys=ID_KEYS)
+    ids = list(dict.fromkeys(record.id for record in records))
+    rows = len(each_once(items, ID_KEYS))
     skip, seen = position["skip"], position.get("seen", [])
-    steps_back, full = position.get("steps_back", 0), max(len(items), position.get("full", 0))
+    steps_back, full = position.get("steps_back", 0), max(rows, position.get("full", 0))
     lost = skip > 0 and bool(seen) and bool(ids or not items) and set(seen).isdisjoint(ids)
     if lost and steps_back < MOST_STEPS_BACK:
         back = {**position, "skip": max(0, skip - max(1, full)), "steps_back": steps_back + 1}
@@ -62,16 +65,16 @@ def search_parse(position: JsonObject, payload: JsonObject) -> Page:
     news = not set(seen).issuperset(ids)
     idle = 0 if news else position.get("idle", 0) + 1
     unsure = position.get("unsure", False) or lost or idle > MOST_PAGES_WITHOUT_NEWS or bool(items and not ids)
-    short = len(items) < full or len(items) <= position.get("overlap", 1)
+    short = len(items) < full or (rows <= position.get("overlap", 1) and len(items) < PAGE)
     if not news and (short or idle > MOST_PAGES_WITHOUT_NEWS):
         if position["completed"]:
             return Page(records, rejects, whole=not unsure)
         return Page(records, rejects, {"completed": True, "skip": 0, "unsure": unsure})
     # The more often the list has moved under us, the more the pages overlap.
-    overlap = max(1, min(len(items) // 2, 4 * steps_back))
+    overlap = max(1, min(rows // 2, 4 * steps_back))
     ahead = {
         "completed": position["completed"],
-        "skip": skip + len(items) - overlap,
+        "skip": skip + rows - overlap,
         "seen": [*(id_ for id_ in seen if id_ not in ids), *ids][-RECENT:] if ids else [],
         "full": full,
         "overlap": overlap,
@@ -89,7 +92,7 @@ def lookup_request(contact_id: str) -> Request:
 
 def lookup_parse(contact_id: str, payload: JsonObject) -> Page:
     """Not paged: the answer is the whole list."""
-    records, rejects = read_records(items_of(payload, "tasks"), "list", contact_id=contact_id, id_keys=("id", "_id"))
+    records, rejects = read_records(items_of(payload, "tasks"), "list", contact_id=contact_id, id_keys=ID_KEYS)
     return Page(records, rejects, whole=True)
 
 
@@ -122,7 +125,7 @@ STREAM = Stream(
     table=schema.tasks,
     fields=FIELDS,
     normalise=normalise,
-    walks=(Walk("search", search_request, search_parse, search_begin),),
+    walks=(Walk("search", search_request, search_parse, search_begin, turns_back=True),),
     lookup=Lookup(lookup_request, lookup_parse),
     merge=merge,
     merges=True,
