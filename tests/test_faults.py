@@ -425,7 +425,7 @@ def test_one_location_that_is_refused_does_not_stop_another(
         async with connected(sandbox, config) as app:
             for source in app.sources.values():
                 source._sleep = _no_sleep
-            work = {id_: jobs(app, sync) for id_, sync in app.locations.items()}
+            work = {id_: jobs(app, sync, timedelta(0)) for id_, sync in app.locations.items()}
             await ring(work[LOCATION] + work[SECOND])
             assert differences(sandbox, sqlite_url, LOCATION) == []
             assert differences(sandbox, sqlite_url, SECOND) != []

@@ -39,7 +39,7 @@ def upgrade() -> None:
         "UPDATE child_visits SET signal = 'contact changed', signalled_at = due_at"
         " WHERE signal IS NULL AND reason = 'changed contact'"
     )
-    waiting, signalled = sa.text("signal IS NULL"), sa.text("signal IS NOT NULL")
+    signalled = sa.text("signal IS NOT NULL")
     op.create_index(
         "ix_child_visits_signalled",
         "child_visits",
@@ -47,13 +47,7 @@ def upgrade() -> None:
         sqlite_where=signalled,
         postgresql_where=signalled,
     )
-    op.create_index(
-        "ix_child_visits_turn",
-        "child_visits",
-        [*KEY, "rate", "last_visited_at"],
-        sqlite_where=waiting,
-        postgresql_where=waiting,
-    )
+    op.create_index("ix_child_visits_turn", "child_visits", [*KEY, "rate", "last_visited_at"])
     op.create_table(
         "visit_signals",
         sa.Column("location_id", sa.String(64), nullable=False),

@@ -150,8 +150,8 @@ class Schedule:
         return is_due(self._location.context.now(), cursor.saved_at if cursor else None, every)
 
 
-def jobs(app: App, location: LocationSync) -> list[Job]:
-    """The kinds of work of one location."""
+def jobs(app: App, location: LocationSync, visits_last: timedelta = VISITS_LAST) -> list[Job]:
+    """The kinds of work of one location. Visits go on for `visits_last` in one go."""
     schedule, id_ = Schedule(app, location), location.context.location_id
     lease = app.leases[id_]
 
@@ -161,7 +161,7 @@ def jobs(app: App, location: LocationSync) -> list[Job]:
     found = [Job(OWNER.name, id_, schedule.owner, lease)]
     walked = [name for name in app.config.streams if STREAMS[name].walks and not STREAMS[name].owner]
     found += [Job(name, id_, walk_of(name), lease) for name in walked]
-    found.append(Job("visits", id_, lambda: schedule.visits(VISITS_LAST), lease))
+    found.append(Job("visits", id_, lambda: schedule.visits(visits_last), lease))
     return found
 
 

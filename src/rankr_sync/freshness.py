@@ -68,7 +68,8 @@ class Audit:
 def audit(rows: int, stale: int) -> Audit | None:
     """What a sample of `rows`, of which some were `stale`, says of all rows; None where nothing was compared.
 
-    (Wilson 1927: unlike the usual interval, it is not empty when every row was current.)
+    (Wilson 1927: unlike the usual interval, it is not empty when every row was current. Rows of one contact are read
+    together and tend to be stale together: with many rows a contact, the doubt is a little larger than told.)
     """
     if rows <= 0:
         return None

@@ -231,6 +231,7 @@ child_visits = Table(
     Column("announced", Double, nullable=False, server_default="0"),
     Column("due_at", UtcDateTime, nullable=False),
     Column("reason", String(32), nullable=False),
+    Index("ix_child_visits_turn", "location_id", "stream", "rate", "last_visited_at"),
 )
 """One row a contact and stream that is read contact by contact; see `visits` and `rates` for what the figures mean.
 
@@ -248,17 +249,6 @@ Index(
     sqlite_where=_SIGNALLED,
     postgresql_where=_SIGNALLED,
 )
-_WAITING = child_visits.c.signal.is_(None)
-Index(
-    "ix_child_visits_turn",
-    child_visits.c.location_id,
-    child_visits.c.stream,
-    child_visits.c.rate,
-    child_visits.c.last_visited_at,
-    sqlite_where=_WAITING,
-    postgresql_where=_WAITING,
-)
-
 visit_signals = Table(
     "visit_signals",
     metadata,

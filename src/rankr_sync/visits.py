@@ -122,10 +122,16 @@ def due_after_visit(
 
 
 def due_after_signal(
-    noticed_at: datetime, last_visited_at: datetime, price: float, rate: float, recall: float, announced: float
+    noticed_at: datetime,
+    last_visited_at: datetime,
+    price: float,
+    rate: float,
+    recall: float,
+    announced: float,
+    max_age: timedelta = timedelta(days=36_500),
 ) -> datetime:
     """When a contact with signals since its last visit is due: at once if they are worth the price, else soon."""
-    anytime = Bounds(timedelta(0), timedelta(days=36_500))
+    anytime = Bounds(timedelta(0), max_age)
     return max(noticed_at, last_visited_at + due_in(price, rate, recall, anytime, announced))
 
 

@@ -884,8 +884,7 @@ def test_the_registry_is_complete():
         ({"name": "", "timezone": None, "country": 5}, (None, None, None)),
         ({"name": "A", "timezone": "Mars/Olympus"}, ("A", None, None)),
         ({"name": "A", "timezone": "../etc/passwd"}, ("A", None, None)),
-        ([], (None, None, None)),
-        (None, (None, None, None)),
+        ({}, (None, None, None)),
     ],
 )
 def test_a_location_is_read(location, row):
@@ -893,6 +892,13 @@ def test_a_location_is_read(location, row):
     found_ = reference.location_parse("loc", {"location": location})
     assert (found_.pop("name"), found_.pop("timezone"), found_.pop("country")) == row
     assert found_ == {"id": "loc"}
+
+
+@pytest.mark.parametrize("location", [[], None, "text"])
+def test_an_answer_without_a_location_is_a_bad_one(location):
+    """It is not a location without a time zone: appointments would be read in another."""
+    with pytest.raises(BadAnswer, match="no object 'location'"):
+        reference.location_parse("loc", {"location": location})
 
 
 def test_custom_fields_are_read():

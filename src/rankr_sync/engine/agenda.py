@@ -16,7 +16,7 @@ from rankr_sync.freshness import within_seconds
 from rankr_sync.model import Known, Look, Plan, Row, Visit
 from rankr_sync.pacing import DayBudget, signalled_visits, visits_a_second
 from rankr_sync.rates import Evidence, Prior
-from rankr_sync.streams import OWNER, Stream
+from rankr_sync.streams import Stream
 from rankr_sync.visits import DAY, Bounds, Sent, Trust
 
 if TYPE_CHECKING:
@@ -54,18 +54,21 @@ class Agenda:
         self._price = 0.0
         self._allowance = math.inf  # as much as may be saved up
         self._allowed_at: datetime | None = None
-        self._contacts = 0
+        self._kept = self._a_pass = 0.0
+        self._older: dict[timedelta, int] = {}
         self._learned_at: datetime | None = None
 
     # -- what was learned ------------------------------------------------------------------------------
 
-    def learn(self, tx: "Transaction", streams: Sequence[str]) -> None:
-        """Take up what was learned; once a day, fit anew how many contacts change how often."""
+    def learn(self, tx: "Transaction", streams: Sequence[str], rolling: Sequence[str] = ()) -> None:
+        """Take up what was learned and count who comes near the bound on age, once an hour; once a day, fit anew
+        how many contacts change how often.
+        """
         now = self._now()
         if self._learned_at is not None and timedelta(0) <= now - self._learned_at < timedelta(hours=1):
             return
         self._learned_at = now
-        self._contacts = tx.count_living(OWNER, self._location_id)
+        self._count_ages(tx, rolling, now)
         for stream in streams:
             key = f"rates:{self._location_id}:{stream}"
             kept = tx.setting(key)
@@ -79,6 +82,16 @@ class Agenda:
                         tx.fade_sent(self._location_id, stream, FADING)
             self._priors[stream] = Prior(tuple(kept["shares"])) if kept else rates.gamma()
             self._trust[stream] = Trust(tx.sent(self._location_id, stream))
+
+    def _count_ages(self, tx: "Transaction", rolling: Sequence[str], now: datetime) -> None:
+        """How many contacts are so old that they could come too late, should nobody hurry."""
+        bounds, a_day = self._bounds, self._share * self._day().limit
+        total, _ = tx.count_visits(self._location_id, rolling, [])
+        self._a_pass = total / (bounds.max_age / DAY)
+        self._kept = visits.kept_a_day(total, a_day, bounds)
+        ages = visits.ages_to_count(total, self._kept, bounds)
+        _, older = tx.count_visits(self._location_id, rolling, [now - age for age in ages])
+        self._older = dict(zip(ages, older, strict=True))
 
     def prior(self, stream: str) -> Prior:
         """How many of the location's contacts change how often, as far as it was learned."""
@@ -104,22 +117,33 @@ class Agenda:
         """
         now = self._now()
         room = AT_ONCE + len(in_hand)
+        bounds = self._hurried()
         if rolling:
-            kept_a_day = self._contacts * len(rolling) / (self._bounds.max_age / DAY)
+            kept_a_day = self._a_pass if bounds.max_age == self._bounds.max_age else self._kept
             room = min(room, signalled_visits(self._day(), self._share, kept_a_day) + len(in_hand))
         found = tx.signalled_visits(self._location_id, streams, now, room)
         for stream, since in begun.items():
             found += tx.unvisited(self._location_id, stream, since, now, AT_ONCE + len(in_hand))
         fresh = {(one.stream, one.contact_id): one for one in found if (one.stream, one.contact_id) not in in_hand}
         if rolling and not begun:
-            taken = fresh.keys() | set(in_hand)
-            self._allowance -= min(self._allowance, len(fresh))
-            for one in self._bought(tx, rolling, now, taken):
+            for one in self._bought(tx, rolling, now, bounds, fresh.keys() | set(in_hand)):
                 fresh[one.stream, one.contact_id] = one
         return list(fresh.values())[:AT_ONCE]
 
+    def _hurried(self) -> Bounds:
+        """The bounds to plan with now: if too many would come too late, the oldest go first in time."""
+        if not self._older:
+            return self._bounds
+        pace = visits_a_second(self._day(), self._share) * 86_400
+        return visits.in_time(self._older, self._kept, pace, self._bounds)
+
     def _bought(
-        self, tx: "Transaction", streams: Sequence[str], now: datetime, taken: Collection[tuple[str, str]]
+        self,
+        tx: "Transaction",
+        streams: Sequence[str],
+        now: datetime,
+        bounds: Bounds,
+        taken: Collection[tuple[str, str]],
     ) -> list[Visit]:
         """As many visits as the budget allows by now, those that are worth most."""
         count = self._allow(now)
@@ -133,11 +157,12 @@ class Agenda:
             room,
             self._price,
             {stream: self.trust(stream).recall for stream in streams},
-            self._bounds,
+            bounds,
         )
         fresh = [one for one in picked if (one.stream, one.contact_id) not in taken][:count]
         self._allowance -= len(fresh)
-        self._price = price
+        # With more budget than work a visit costs nothing, and signals are followed at once.
+        self._price = price if len(fresh) == count else visits.LOWEST_PRICE
         return [Visit(one.stream, one.contact_id, now, visits.BY_INDEX, one.last_visited_at) for one in fresh]
 
     def _allow(self, now: datetime) -> int:
@@ -145,6 +170,8 @@ class Agenda:
         pace = visits_a_second(self._day(), self._share)
         elapsed = (now - self._allowed_at).total_seconds() if self._allowed_at else 0.0
         self._allowed_at = now
+        if pace == 0:
+            return 0
         self._allowance = min(self._allowance + pace * max(elapsed, 0.0), max(1.0, pace * SAVED_UP))
         return int(self._allowance)
 
@@ -177,7 +204,13 @@ class Agenda:
         precision = self.trust(stream).precision(what)
         announced = old.announced + visits.worth_of_signal(now - old.last_visited_at, precision)
         due_at = visits.due_after_signal(
-            now, old.last_visited_at, self._price, old.rate, self.trust(stream).recall, announced
+            now,
+            old.last_visited_at,
+            self._price,
+            old.rate,
+            self.trust(stream).recall,
+            announced,
+            self._bounds.max_age,
         )
         return replace(old, due_at=due_at, reason=what, signal=what, signalled_at=now, announced=announced)
 

@@ -375,7 +375,7 @@ class LocationSync:
 
         def learn() -> None:
             with context.store.transaction() as tx:
-                context.agenda.learn(tx, context.lookup_streams())
+                context.agenda.learn(tx, context.lookup_streams(), context.visited_streams())
 
         def feed(in_hand: Collection[tuple[str, str]]) -> list[Visit]:
             nonlocal noticed_at

@@ -39,15 +39,14 @@ _KEY = ("location_id", "stream", "contact_id")
 # A loose index scan: from each step of rate to the next, without touching the contacts between.
 _HEADS = sql("""
     WITH RECURSIVE steps(rate) AS (
-        SELECT (SELECT min(rate) FROM child_visits
-                WHERE location_id = :location AND stream = :stream AND signal IS NULL)
+        SELECT (SELECT min(rate) FROM child_visits WHERE location_id = :location AND stream = :stream)
         UNION ALL
         SELECT (SELECT min(v.rate) FROM child_visits v
-                WHERE v.location_id = :location AND v.stream = :stream AND v.signal IS NULL AND v.rate > steps.rate)
+                WHERE v.location_id = :location AND v.stream = :stream AND v.rate > steps.rate)
         FROM steps WHERE steps.rate IS NOT NULL)
     SELECT steps.rate,
            (SELECT min(v.last_visited_at) FROM child_visits v
-            WHERE v.location_id = :location AND v.stream = :stream AND v.signal IS NULL AND v.rate = steps.rate) AS head
+            WHERE v.location_id = :location AND v.stream = :stream AND v.rate = steps.rate) AS head
     FROM steps WHERE steps.rate IS NOT NULL
     """).columns(rate=Float, head=schema.UtcDateTime)
 
@@ -89,21 +88,35 @@ class VisitRows:
             (stream, row.rate): row.head
             for stream in streams
             for row in self.connection.execute(_HEADS, {"location": location_id, "stream": stream})
+            if row.head is not None
         }
 
     def waiting_visits(self, location_id: str, before: Mapping[Step, datetime], limit: int) -> list[Waiting]:
-        """Of each step, up to `limit` contacts last visited before that moment, the longest waiting first."""
+        """Of each step, up to `limit` contacts last visited before that moment, the longest waiting first.
+
+        What could not be read waits for its own time.
+        """
+        readable = or_(_TABLE.c.signal.is_(None), _TABLE.c.signal != POSTPONED)
         found: list[Waiting] = []
         for (stream, rate), until in before.items():
             query = (
                 select(_TABLE.c.contact_id, _TABLE.c.last_visited_at)
-                .where(_TABLE.c.location_id == location_id, _TABLE.c.stream == stream, _TABLE.c.signal.is_(None))
+                .where(_TABLE.c.location_id == location_id, _TABLE.c.stream == stream, readable)
                 .where(_TABLE.c.rate == rate, _TABLE.c.last_visited_at <= until)
                 .order_by(_TABLE.c.last_visited_at)
                 .limit(limit)
             )
             found += [Waiting(stream, row[0], row[1], rate) for row in self.connection.execute(query)]
         return found
+
+    def count_visits(
+        self, location_id: str, streams: Sequence[str], before: Sequence[datetime]
+    ) -> tuple[int, list[int]]:
+        """How many visits there are, and how many were last made before each of these moments."""
+        counts = [func.count().filter(_TABLE.c.last_visited_at < moment) for moment in before]
+        query = select(func.count(), *counts).where(_TABLE.c.location_id == location_id, _TABLE.c.stream.in_(streams))
+        total, *older = self.connection.execute(query).one()
+        return total, older
 
     # -- one contact's visits --------------------------------------------------------------------------
 
