@@ -34,13 +34,19 @@ def test_a_daemon_that_is_killed_again_and_again_ends_equal(
 ) -> None:
     """SIGKILL at 30 random moments, under churn and faults; left in peace, the mirror is equal within 40 seconds."""
     chance = random.Random(2026)
-    options = SandboxOptions(contacts=150, rate_limit=RateLimit(1_000_000, 1.0), churn=8.0, fault_rate=0.05)
+    # A day's quota that lets every contact be visited anew every other second.
+    limits = {"rate_limit": RateLimit(1_000_000, 1.0), "daily_limit": 20_000_000}
+    options = SandboxOptions(contacts=150, churn=8.0, fault_rate=0.05, **limits)
     sandbox = Sandbox(options)
     with running(sandbox) as (base_url, _), (tmp_path / "log").open("w") as log:
         env = environment(base_url, database_url)
         warm = start([sys.executable, "-c", WARM], env, tmp_path, log)
         try:
-            for _kill in range(KILLS[database_url.partition(":")[0]]):
+            kills = KILLS[database_url.partition(":")[0]]
+            done = 0
+            # On a slow machine the first ones die before their first request.
+            while done < kills or (sum(sandbox.stats()["faults"].values()) <= 20 and done < kills + 40):
+                done += 1
                 process, warm = warm, start([sys.executable, "-c", WARM], env, tmp_path, log)
                 begin(process)
                 time.sleep(chance.uniform(0.02, 1.0))
@@ -63,7 +69,7 @@ def test_a_daemon_that_is_killed_again_and_again_ends_equal(
             end(process)
     stats = sandbox.stats()
     for name, count in {
-        "kills": KILLS[database_url.partition(":")[0]],
+        "kills": done,
         "faults": sum(stats["faults"].values()),
         "edits": stats["changes"],
         "rows compared": compared(sandbox),

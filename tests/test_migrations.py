@@ -25,7 +25,7 @@ from rankr_sync.store.views import VIEWS_KEY
 from rankr_sync.streams import STREAMS
 
 NOW = datetime(2026, 9, 1, 12, 0, tzinfo=UTC)
-VIEWS = {"contact_tags", "contact_custom_fields", "contact_timeline", "sync_status"} | {
+VIEWS = {"contact_tags", "contact_custom_fields", "contact_timeline", "sync_status", "sync_freshness"} | {
     f"{stream.table.name}_mapped" for stream in STREAMS.values()
 }
 

@@ -4,7 +4,6 @@ The arithmetic is in `visits`, `rates` and `pacing`; here the store is asked and
 the allowance is kept in tables, so a restart forgets nothing.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,7 +51,7 @@ class Agenda:
         self._priors: dict[str, Prior] = {}
         self._trust: dict[str, Trust] = {}
         self._price = 0.0
-        self._allowance = math.inf  # as much as may be saved up
+        self._allowance = 0.0
         self._allowed_at: datetime | None = None
         self._kept = self._a_pass = 0.0
         self._older: dict[timedelta, int] = {}
@@ -125,7 +124,7 @@ class Agenda:
         for stream, since in begun.items():
             found += tx.unvisited(self._location_id, stream, since, now, AT_ONCE + len(in_hand))
         fresh = {(one.stream, one.contact_id): one for one in found if (one.stream, one.contact_id) not in in_hand}
-        if rolling and not begun:
+        if rolling:
             for one in self._bought(tx, rolling, now, bounds, fresh.keys() | set(in_hand)):
                 fresh[one.stream, one.contact_id] = one
         return list(fresh.values())[:AT_ONCE]
@@ -168,10 +167,8 @@ class Agenda:
     def _allow(self, now: datetime) -> int:
         """Let the budget grow with time, and say how many visits it buys."""
         pace = visits_a_second(self._day(), self._share)
-        elapsed = (now - self._allowed_at).total_seconds() if self._allowed_at else 0.0
+        elapsed = (now - self._allowed_at).total_seconds() if self._allowed_at else SAVED_UP
         self._allowed_at = now
-        if pace == 0:
-            return 0
         self._allowance = min(self._allowance + pace * max(elapsed, 0.0), max(1.0, pace * SAVED_UP))
         return int(self._allowance)
 

@@ -248,13 +248,15 @@ class LocationSync:
 
         Passes by visits that were cut off are brought to their end. Returns how many contacts could not be read.
         """
-        context = self.context
+        context, failed = self.context, 0
+        visited = context.visited_streams()
+        begun = {name: at for name in visited if (at := await self._begun_at(name)) is not None}
+        if begun:
+            failed = await self._visit_round(begun, "visit", more_to_come=lambda: False)
+            for name in begun:
+                await self.end_visits(name)
         until = context.now() + lasting
-        begun = {name: at for name in context.visited_streams() if (at := await self._begun_at(name)) is not None}
-        failed = await self._visit_round(begun, "visit", more_to_come=lambda: context.now() < until, rolling=True)
-        for name in context.visited_streams():
-            await self.end_visits(name)
-        return failed
+        return failed + await self._visit_round({}, "visit", more_to_come=lambda: context.now() < until, rolling=True)
 
     async def _begun_at(self, name: str) -> datetime | None:
         """When the pass by visits began that is under way."""
