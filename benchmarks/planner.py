@@ -128,10 +128,9 @@ def run(kind: str, url: str, contacts: int) -> str:
     learned = measure(learn, 1)[0]
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     store.close()
-    return (
-        f"| {kind} | {contacts:,} | {statistics.median(ticks):.1f} / {max(ticks):.1f} | {statistics.median(settles):.1f}"
-        f" | {batch[0]:.1f} | {learned:,.0f} | {grown:.1f} |"
-    )
+    tick_, settled = statistics.median(ticks), statistics.median(settles)
+    cells = [f"{tick_:.1f} / {max(ticks):.1f}", f"{settled:.1f}", f"{batch[0]:.1f}", f"{learned:,.0f}", f"{grown:.1f}"]
+    return f"| {kind} | {contacts:,} | {' | '.join(cells)} |"
 
 
 def main() -> None:

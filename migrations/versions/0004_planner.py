@@ -16,6 +16,7 @@ depends_on = None
 
 KEY = ("location_id", "stream")
 
+
 def upgrade() -> None:
     op.drop_index("ix_child_visits_due", table_name="child_visits")
     for column in (
