@@ -477,6 +477,7 @@ def test_a_clock_that_is_set_wrong_stops_nothing(database_url: str, shift: timed
         assert await app.leases[LOCATION].take()
         for _round in range(3):
             await schedule.owner()
+            await schedule.sweep()
             await schedule.walk("tasks")
             await schedule.visits()
 
@@ -573,6 +574,7 @@ def test_a_clock_that_jumps_under_the_daemon_stops_nothing(sqlite_url: str, jump
     async def tick(schedule: Schedule) -> None:
         for _round in range(3):
             await schedule.owner()
+            await schedule.sweep()
             await schedule.walk("tasks")
             await schedule.visits()
 

@@ -438,6 +438,7 @@ class MirrorMachine(RuleBasedStateMachine):
     async def _tick(self) -> None:
         schedule = self.program.schedule
         await schedule.owner()
+        await schedule.sweep()
         await schedule.walk("tasks")
         await schedule.visits()
 

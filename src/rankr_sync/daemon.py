@@ -5,6 +5,7 @@ rings: one bell a location and kind of work, never two at once, missed rings bec
 """
 
 import asyncio
+import random
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from rankr_sync.app import App
 from rankr_sync.engine import Lease, LocationSync
+from rankr_sync.engine.audit import EVERY as AUDIT_EVERY
 from rankr_sync.engine.context import DELTA, FULL
 from rankr_sync.errors import AskOwner, Interrupted, RankrSyncError, TryLater
 from rankr_sync.model import Cursor
@@ -33,6 +35,11 @@ OWNER_PAUSE = 300.0
 
 VISITS_LAST = timedelta(minutes=5)
 """Visits of so long are one run, with one line in the log."""
+
+SWEEP_TIME, LONGEST_SWEEP_PAUSE = 0.05, 2.0
+"""A sweep takes this share of the time until the next, at most so many seconds a page: a pass that is cut off half way
+by a restart cannot tell what is gone.
+"""
 
 WALK_SHARE = 0.05
 """The share of a day's quota that the repeated walk of one stream may take."""
@@ -94,6 +101,8 @@ class Schedule:
         self._location = location
         self._source = app.sources[location.context.location_id]
         self._learned_at: datetime | None = None
+        self._audited_at = location.context.now()
+        self._chance = random.Random()  # noqa: S311 - a draw of contacts, not a secret
 
     async def learn(self) -> None:
         """Read the location's reference data, at the start and with each full pass."""
@@ -103,18 +112,42 @@ class Schedule:
             self._learned_at = now
 
     async def owner(self) -> None:
-        """The contacts: a full pass when one is due or was cut off, else a poll when that is due."""
+        """The contacts: the first full pass until it is complete, then polls, as far as the API tells of changes."""
         await self.learn()
-        full = await self._location.context.cursor(OWNER.name, FULL)
-        broken = full is not None and full.phase == "broken"
-        if self._full_due(full, self._affordable(OWNER.name) if broken else self._config.full_pass):
+        full, delta = await self._cursors()
+        alone = delta is None or not self._location.can_poll(OWNER.name)
+        if alone and self._sweep_due(full):
             await self._location.full_pass(OWNER.name, "backfill" if full is None else "sweep")
             return
-        delta = await self._location.context.cursor(OWNER.name, DELTA)
         if not self._due(delta, self._config.poll):
             return
         if not await self._location.poll(OWNER.name) and self._full_due(full, self._affordable(OWNER.name)):
             await self._location.full_pass(OWNER.name, "poll")
+
+    async def sweep(self) -> None:
+        """A full pass beside the polls, in its own time: it finds what is gone, and whatever a poll has missed."""
+        if self._learned_at is None:
+            return
+        full, delta = await self._cursors()
+        if delta is not None and self._location.can_poll(OWNER.name) and self._sweep_due(full):
+            pages = max(1, await self._location.count_contacts() // 100)
+            pause = min(LONGEST_SWEEP_PAUSE, self._config.full_pass.total_seconds() * SWEEP_TIME / pages)
+            await self._location.full_pass(OWNER.name, "sweep", pause=pause)
+
+    async def _cursors(self) -> tuple[Cursor | None, Cursor | None]:
+        context = self._location.context
+        return await context.cursor(OWNER.name, FULL), await context.cursor(OWNER.name, DELTA)
+
+    def _sweep_due(self, full: Cursor | None) -> bool:
+        broken = full is not None and full.phase == "broken"
+        return self._full_due(full, self._affordable(OWNER.name) if broken else self._config.full_pass)
+
+    async def audit(self) -> None:
+        """A contact drawn at random, every half hour."""
+        now = self._location.context.now()
+        if is_due(now, self._audited_at, AUDIT_EVERY):
+            self._audited_at = now
+            await self._location.audit(self._chance)
 
     async def walk(self, name: str) -> None:
         """A stream that can only be walked as a whole: again and again, as often as the quota allows."""
@@ -158,9 +191,10 @@ def jobs(app: App, location: LocationSync, visits_last: timedelta = VISITS_LAST)
     def walk_of(name: str) -> Callable[[], Awaitable[None]]:
         return lambda: schedule.walk(name)
 
-    found = [Job(OWNER.name, id_, schedule.owner, lease)]
+    found = [Job(OWNER.name, id_, schedule.owner, lease), Job("sweep", id_, schedule.sweep, lease)]
     walked = [name for name in app.config.streams if STREAMS[name].walks and not STREAMS[name].owner]
     found += [Job(name, id_, walk_of(name), lease) for name in walked]
+    found.append(Job("audit", id_, schedule.audit, lease))
     found.append(Job("visits", id_, lambda: schedule.visits(visits_last), lease))
     return found
 

@@ -194,7 +194,7 @@ class Agenda:
     def _noticed(self, stream: str, contact_id: str, what: str, old: Visit | None, now: datetime) -> Visit:
         if old is None:
             old = Visit(stream, contact_id, now, what, rate=self.prior(stream).rate(Evidence()))
-        if old.last_visited_at is None:
+        if old.last_visited_at is None and what in visits.LEARNED_FROM:
             what = visits.NEW_CONTACT
         if old.last_visited_at is None or what not in visits.LEARNED_FROM:
             return replace(old, due_at=now, reason=what, signal=what, signalled_at=now)

@@ -1,9 +1,8 @@
 """The audit: contacts drawn at random are read again and compared, so that "how right is the mirror?" has an answer.
 
 One contact every half hour, with one request a stream: of the rows compared, those that were not as at the source
-are the share of the mirror that is out of date at a random moment. What an audit finds is stored like any other look.
-It also shows what a walk does not (the location's task search is poorly documented): a record that a direct read
-knows and whole walks do not show makes the walk suspect, and then the stream is read contact by contact for a day.
+are the share of the mirror that is out of date at a random moment. What an audit finds is stored like any other look;
+of a stream that is walked, it shows what the walks do not (see `closed`).
 """
 
 import random

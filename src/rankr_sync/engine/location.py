@@ -1,6 +1,7 @@
 """What is done for one location: learn about it, pass over everything, poll for changes, visit contacts."""
 
 import asyncio
+import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -9,6 +10,8 @@ from typing import TypeVar
 import structlog
 
 from rankr_sync import visits
+from rankr_sync.engine.audit import audit
+from rankr_sync.engine.closed import recall_closed
 from rankr_sync.engine.context import DELTA, FULL, URGENT, LocationContext, Transaction
 from rankr_sync.engine.sweep import Seen, remove_gone, unseen
 from rankr_sync.engine.visit import Visitor, keep
@@ -60,6 +63,7 @@ class LocationSync:
                     tx.save_location(row, context.now())
                 if fields is not None:
                     tx.save_custom_fields(id_, fields, context.now())
+                recall_closed(context, tx)
                 tx.bring_forward_visits(id_, context.now(), context.now() + context.settings.bounds.max_age)
                 tx.add_usage(id_, context.now(), context.source.usage())
                 return tx.facts(id_) or LocationFacts(id_)
@@ -170,10 +174,11 @@ class LocationSync:
         visited = self.context.visited_streams()
         return [name for name in names if name in visited]
 
-    async def full_pass(self, name: str, kind: str, *, restart: bool = False) -> bool:
+    async def full_pass(self, name: str, kind: str, *, restart: bool = False, pause: float = 0.0) -> bool:
         """Walk everything of a stream, or go on where an earlier pass was cut off.
 
-        Returns False where no walk is open to this token: then only visits can copy the stream.
+        `pause`: seconds between two pages, for a pass that nobody waits for. Returns False where no walk is open to
+        this token: then only visits can copy the stream.
         """
         stream = STREAMS[name]
         cursor = await self.context.cursor(name, FULL)
@@ -181,13 +186,13 @@ class LocationSync:
             begun = next((walk for walk in stream.walks if walk.name == cursor.position.get("walk")), None)
             if begun is not None:
                 # What came before the interruption is not in our memory: this pass makes nobody a suspect.
-                await walk_to_end(self.context, stream, begun, FULL, kind, cursor)
+                await walk_to_end(self.context, stream, begun, FULL, kind, cursor, pause)
                 return True
         for walk in self._walks(stream):
             began = self.context.now()
             try:
                 begin = Cursor({**walk.begin(None), "walk": walk.name})
-                seen = await walk_to_end(self.context, stream, walk, FULL, kind, begin)
+                seen = await walk_to_end(self.context, stream, walk, FULL, kind, begin, pause)
             except REFUSALS as error:
                 self._do_without(stream, walk, error)
                 continue
@@ -214,11 +219,16 @@ class LocationSync:
 
     # -- what changed ---------------------------------------------------------------------------------
 
+    def can_poll(self, name: str) -> bool:
+        """Whether the API tells us what changed of this stream."""
+        walk = STREAMS[name].delta
+        return walk is not None and walk in self._walks(STREAMS[name])
+
     async def poll(self, name: str) -> bool:
         """Copy what changed since the last poll. Returns False where only a full pass can tell."""
         stream = STREAMS[name]
         walk = stream.delta
-        if walk is None or walk not in self._walks(stream) or self.context.is_refused(stream, walk):
+        if walk is None or not self.can_poll(name):
             return False
         cursor = await self.context.cursor(name, DELTA)
         if cursor is None or cursor.watermark is None:
@@ -262,6 +272,10 @@ class LocationSync:
         """When the pass by visits began that is under way."""
         cursor = await self.context.cursor(name, FULL)
         return cursor.started_at if cursor is not None and cursor.phase == "walking" else None
+
+    async def audit(self, chance: random.Random) -> int:
+        """Read a contact drawn at random again. Returns how many of its rows were out of date."""
+        return await audit(self.context, chance)
 
     # -- one contact -----------------------------------------------------------------------------------
 
@@ -355,6 +369,15 @@ class LocationSync:
                 return True
 
         return await self.context.in_store(end)
+
+    async def count_contacts(self) -> int:
+        """How many living contacts are stored."""
+
+        def count() -> int:
+            with self.context.store.reading() as tx:
+                return tx.count_living(OWNER, self.context.location_id)
+
+        return await self.context.in_store(count)
 
     async def is_complete(self, name: str) -> bool:
         """Whether the last full pass of this stream came to its end."""

@@ -14,11 +14,13 @@ from typing import Any, Literal
 import structlog
 
 from rankr_sync.engine.agenda import Find, delays, found_in, histories
+from rankr_sync.engine.closed import note_missed
 from rankr_sync.engine.context import VISIT, LocationContext, Run, Transaction
 from rankr_sync.errors import Interrupted, RequestRefused, SkipRecord, TryLater
 from rankr_sync.model import Look, Plan, Row, Tally, Visit
 from rankr_sync.plan import plan_children
 from rankr_sync.streams import STREAMS, Stream
+from rankr_sync.visits import MISSED
 
 log = structlog.get_logger()
 
@@ -201,6 +203,9 @@ def keep(context: LocationContext, tx: Transaction, stream: Stream, looks: Seque
     tx.add_delays(location_id, stream.name, now.date(), delays(stream, plan, looked))
     if stream.name not in context.visited_streams():
         # Visited for once: the stream is walked.
+        suspects = {id_ for id_ in pages if id_ in known_visits and known_visits[id_].signal == MISSED}
+        gone = {known[id_].contact_id for id_ in plan.tombstones if id_ in known}
+        note_missed(context, tx, stream, len(suspects - gone))
         failed = [look for look in looks if look.failure is not None]
         context.agenda.settle(tx, stream, failed, known_visits, {})
         done = [(look.stream, look.contact_id) for look in looks if look.failure is None]

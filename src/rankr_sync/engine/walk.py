@@ -20,9 +20,15 @@ TRUSTED_SKEW = timedelta(minutes=10)
 
 
 async def walk_to_end(
-    context: LocationContext, stream: Stream, walk: Walk, partition: str, kind: str, cursor: Cursor
+    context: LocationContext,
+    stream: Stream,
+    walk: Walk,
+    partition: str,
+    kind: str,
+    cursor: Cursor,
+    pause: float = 0.0,
 ) -> Seen:
-    """Walk from `cursor` to the end; returns what was shown.
+    """Walk from `cursor` to the end, with a pause in seconds between two pages; returns what was shown.
 
     Raises Interrupted, or what the source raises; everything before that is saved.
     """
@@ -41,7 +47,7 @@ async def walk_to_end(
                     page = replace(page, next=None)
                 cursor = advance(cursor, page, walk, answer)
                 if cursor.phase == "walking":
-                    asking = _ask(context, walk, cursor.position)
+                    asking = _ask(context, walk, cursor.position, pause)
                 await context.in_store(_checkpoint, context, run, partition, cursor, page, answer, since)
                 if cursor.phase != "walking":
                     if partition == FULL:
@@ -112,9 +118,13 @@ def _leads_back(context: LocationContext, walk: Walk, page: Page, asked: set[int
     return False
 
 
-def _ask(context: LocationContext, walk: Walk, position: JsonObject) -> "asyncio.Task[Answer]":
-    request = walk.request(context.location_id, position)
-    return asyncio.create_task(context.source.fetch(request, priority=LISTING))
+def _ask(context: LocationContext, walk: Walk, position: JsonObject, pause: float = 0.0) -> "asyncio.Task[Answer]":
+    async def ask() -> Answer:
+        if pause:
+            await asyncio.sleep(pause)
+        return await context.source.fetch(walk.request(context.location_id, position), priority=LISTING)
+
+    return asyncio.create_task(ask())
 
 
 def _checkpoint(
