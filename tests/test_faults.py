@@ -331,7 +331,9 @@ def test_a_pass_that_broke_off_is_walked_again_soon(sqlite_url: str) -> None:
     async def ring(later: timedelta) -> int:
         before = calls(sandbox, "GET /contacts/")
         async with connected(sandbox, config, now=lambda: datetime.now(UTC) + later) as app:
-            await Schedule(app, app.locations[LOCATION]).owner()
+            schedule = Schedule(app, app.locations[LOCATION])
+            await schedule.owner()
+            await schedule.sweep()
         return calls(sandbox, "GET /contacts/") - before
 
     assert asyncio.run(ring(timedelta(minutes=10))) == 0
