@@ -12,17 +12,22 @@ import json
 import os
 import platform
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 LOCATION, TOKEN = "SandboxLocation00001", "pit-sandbox-00001"
+APART = 5.0
+"""Seconds between the starts of programs that run side by side: starting is the only thing that takes CPU time."""
+
 PROGRAM = [sys.executable, "-m", "rankr_sync"]
 
 
@@ -59,15 +64,15 @@ def sandbox(*options: str) -> Iterator[str]:
         process.wait()
 
 
-def backfill(url: str, database: str, contacts: int) -> Cost:
+def backfill(url: str, database: str, contacts: int, settings: Path | None = None) -> Cost:
     """Run the program on the sandbox and measure it."""
     environment = {
         **os.environ,
         "RANKR_SYNC_API__BASE_URL": url,
         "RANKR_SYNC_API__TOKEN": TOKEN,
-        "RANKR_SYNC_LOCATIONS": LOCATION,
         "RANKR_SYNC_DATABASE__URL": database,
         "RANKR_SYNC_LOG__LEVEL": "warning",
+        **({"RANKR_SYNC_CONFIG": str(settings)} if settings else {"RANKR_SYNC_LOCATIONS": LOCATION}),
     }
     began = time.perf_counter()
     process = subprocess.Popen([*PROGRAM, "backfill"], env=environment, stderr=subprocess.DEVNULL)
@@ -147,25 +152,51 @@ def unlimited(sizes: list[int], kinds: list[str]) -> None:
             )
 
 
-def paced() -> None:
-    """Wall time over the theoretical minimum, and what the server counted too much."""
-    print("| limit | window | latency ms | requests | wall s | theoretical minimum s | ratio | 429s | excess |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for window, latency in (("sliding", 0), ("fixed", 0), ("sliding", 50), ("sliding", 400)):
-        options = ["--contacts", "300", "--rate-limit", "100/10s", "--rate-window", window]
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            sandbox(*options, "--latency-ms", str(latency)) as url,
-            database("sqlite", Path(folder)) as where,
-        ):
-            cost = backfill(url, where, 300)
-        least = (cost.requests - 1) // 100 * 10  # no window of 10 s may hold more than 100: the last one leaves then
-        excess = cost.stats["sliding_excess"] + cost.stats["fixed_excess"]
-        print(
-            f"| 100/10s | {window} | {latency} | {cost.requests} | {cost.wall:.2f} | {least:.2f} |"
-            f" {cost.wall / least:.3f} | {cost.stats['throttled']} | {excess} |",
-            flush=True,
+def paced(contacts: int) -> None:
+    """Wall time over the theoretical minimum, and what the server counted too much. Side by side: they mostly wait."""
+    print(
+        "| limit | window | latency ms | locations | requests each | wall s | theoretical minimum s | ratio"
+        " | 429s | excess |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    settings = [("sliding", 0, 1), ("fixed", 0, 1), ("sliding", 50, 1), ("sliding", 400, 1), ("sliding", 50, 3)]
+    with ThreadPoolExecutor(len(settings)) as pool:
+        for lines in pool.map(lambda number: _paced(contacts, number * APART, *settings[number]), range(len(settings))):
+            print("\n".join(lines), flush=True)
+
+
+def _paced(contacts: int, begin_after: float, window: str, latency: int, locations: int) -> list[str]:
+    """Lines of the table, one a location: all of them are copied by one process, each with a limit of its own."""
+    options = ["--contacts", str(contacts), "--rate-limit", "100/10s", "--rate-window", window]
+    options += ["--latency-ms", str(latency), "--locations", str(locations)]
+    with tempfile.TemporaryDirectory() as folder, sandbox(*options) as url:
+        ids = [(f"SandboxLocation{number:05d}", f"pit-sandbox-{number:05d}") for number in range(1, locations + 1)]
+        settings = Path(folder) / "config.toml"
+        settings.write_text("".join(f'[[locations]]\nid = "{id_}"\ntoken = "{token}"\n' for id_, token in ids))
+        time.sleep(begin_after)
+        began = datetime.now(UTC)
+        cost = backfill(url, f"sqlite:///{folder}/bench.db", contacts, settings)
+        done = _by_location(f"{folder}/bench.db")
+    excess = cost.stats["sliding_excess"] + cost.stats["fixed_excess"]
+    lines = []
+    for requests, ended_at in done:
+        # One location's time is that of the whole program, its start and end included.
+        wall = cost.wall if locations == 1 else (ended_at - began).total_seconds()
+        least = (requests - 1) // 100 * 10  # no window of 10 s may hold more than 100: the last one leaves then
+        lines.append(
+            f"| 100/10s | {window} | {latency} | {locations} | {requests:,} | {wall:.2f} | {least:.2f} |"
+            f" {wall / least:.3f} | {cost.stats['throttled']} | {excess} |"
         )
+    assert sum(requests for requests, _ in done) == cost.requests, (done, cost.requests)
+    return lines
+
+
+def _by_location(file: str) -> list[tuple[int, datetime]]:
+    """The requests of each location, and when its last run ended, as the program itself noted."""
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        spent = dict(database.execute("SELECT location_id, sum(requests) FROM api_usage GROUP BY location_id"))
+        ended = dict(database.execute("SELECT location_id, max(finished_at) FROM sync_runs GROUP BY location_id"))
+    return [(spent[id_], datetime.fromisoformat(ended[id_]).replace(tzinfo=UTC)) for id_ in sorted(spent)]
 
 
 def machine() -> str:
@@ -182,6 +213,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="2000,20000")
     parser.add_argument("--only", choices=["sqlite", "postgresql"])
     parser.add_argument("--paced", action="store_true", help="only the wall time under the rate limit")
+    parser.add_argument("--contacts", type=int, default=1_000, help="how many under the rate limit: two requests each")
     wanted = parser.parse_args()
     print(f"{machine()}\n")
     if not wanted.paced:
@@ -189,7 +221,7 @@ def main() -> None:
         unlimited([int(size) for size in wanted.sizes.split(",")], kinds)
         print()
     if wanted.paced or not wanted.only:
-        paced()
+        paced(wanted.contacts)
 
 
 if __name__ == "__main__":
