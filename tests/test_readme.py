@@ -104,5 +104,5 @@ def test_the_example_configuration_loads_and_has_every_key(tmp_path: Path) -> No
         for key in fields:
             assert re.search(rf"^#? ?{key} = ", written, flags=re.MULTILINE), f"{name}.{key}"
     defaults = load(None, environ={})
-    for name in ("api", "database", "schedule", "visits", "retention", "deletions", "privacy", "log", "streams"):
+    for name in set(Config.model_fields) - {"locations", "mapping"}:
         assert getattr(config, name) == getattr(defaults, name), name

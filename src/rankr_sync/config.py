@@ -184,6 +184,51 @@ class Privacy(Section):
     )
 
 
+class Only(Section):
+    """A mirror of a part: only contacts with one of these tags, or of one of these businesses; empty: all."""
+
+    tags: Words = ()
+    businesses: Words = ()
+
+
+class OAuth(Section):
+    """OAuth 2.0 instead of a private integration token, and what its stored tokens are encrypted with."""
+
+    client_id: str | None = None
+    client_secret: SecretStr | None = None
+    client_secret_file: Path | None = None
+    redirect_uri: str | None = None
+    scopes: Words = (
+        "contacts.readonly",
+        "locations.readonly",
+        "locations/tasks.readonly",
+        "locations/customFields.readonly",
+    )
+    authorize_url: str = "https://marketplace.gohighlevel.com/v2/oauth/chooselocation"
+    key: SecretStr | None = None
+    key_file: Path | None = None
+    keyring: bool = False
+
+
+class Http(Section):
+    """Where the daemon serves its status page, health and metrics, and who may look. `listen = "off"`: nowhere."""
+
+    listen: str = "127.0.0.1:8700"
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    allowed_hosts: Words = ()
+
+
+class Summary(Section):
+    """The daily summary: of the day that ended, made `at` this time of each location, and sent to `urls` (apprise)."""
+
+    at: str = "07:00"
+    urls: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)] = ()
+    urls_file: Path | None = None
+
+
 class Log(Section):
     """How the program speaks on standard error."""
 
@@ -219,6 +264,10 @@ class Config(BaseSettings):
     retention: Retention = Retention()
     deletions: Deletions = Deletions()
     privacy: Privacy = Privacy()
+    only: Only = Only()
+    oauth: OAuth = OAuth()
+    http: Http = Http()
+    summary: Summary = Summary()
     log: Log = Log()
     mapping: dict[str, dict[str, FieldRule]] = {}
 

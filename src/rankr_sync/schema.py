@@ -213,6 +213,49 @@ api_usage = Table(
     Column("updated_at", UtcDateTime, nullable=False),
 )
 
+usage_slots = Table(
+    "usage_slots",
+    metadata,
+    Column("location_id", String(64), primary_key=True),
+    Column("at", UtcDateTime, primary_key=True),
+    Column("requests", Integer, nullable=False),
+    Column("throttled", Integer, nullable=False),
+)
+"""What was spent in each quarter of an hour, `at` being its begin: the day's curve."""
+
+daily_summaries = Table(
+    "daily_summaries",
+    metadata,
+    Column("location_id", String(64), primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("content", Json(), nullable=False),
+    Column("made_at", UtcDateTime, nullable=False),
+    Column("delivered_at", UtcDateTime),
+    Column("delivery_error", Text),
+)
+"""One row a location and day (of the location's own time zone): what came, changed and went."""
+
+oauth_tokens = Table(
+    "oauth_tokens",
+    metadata,
+    Column("id", String(80), primary_key=True),
+    Column("user_type", String(16), nullable=False),
+    Column("company_id", String(64)),
+    Column("location_id", String(64)),
+    Column("scopes", Text),
+    Column("access_token", Text, nullable=False),
+    Column("refresh_token", Text),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("error", Text),
+    Column("refreshing_by", String(80)),
+    Column("refreshing_until", UtcDateTime),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+"""OAuth 2.0 tokens, encrypted. `id` is `company:ID` or `location:ID`; a location's token that was minted from an
+agency's has no refresh token of its own.
+"""
+
 child_visits = Table(
     "child_visits",
     metadata,

@@ -1,0 +1,58 @@
+"""service: the day's curve of requests, daily summaries, OAuth tokens
+
+Revision ID: 0005
+Revises: 0004
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+from rankr_sync.schema import Json, UtcDateTime
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "usage_slots",
+        sa.Column("location_id", sa.String(64), nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
+        sa.Column("requests", sa.Integer(), nullable=False),
+        sa.Column("throttled", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("location_id", "at"),
+    )
+    op.create_table(
+        "daily_summaries",
+        sa.Column("location_id", sa.String(64), nullable=False),
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column("content", Json(), nullable=False),
+        sa.Column("made_at", UtcDateTime(), nullable=False),
+        sa.Column("delivered_at", UtcDateTime()),
+        sa.Column("delivery_error", sa.Text()),
+        sa.PrimaryKeyConstraint("location_id", "day"),
+    )
+    op.create_table(
+        "oauth_tokens",
+        sa.Column("id", sa.String(80), nullable=False),
+        sa.Column("user_type", sa.String(16), nullable=False),
+        sa.Column("company_id", sa.String(64)),
+        sa.Column("location_id", sa.String(64)),
+        sa.Column("scopes", sa.Text()),
+        sa.Column("access_token", sa.Text(), nullable=False),
+        sa.Column("refresh_token", sa.Text()),
+        sa.Column("expires_at", UtcDateTime(), nullable=False),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("error", sa.Text()),
+        sa.Column("refreshing_by", sa.String(80)),
+        sa.Column("refreshing_until", UtcDateTime()),
+        sa.Column("updated_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+
+
+def downgrade() -> None:
+    for table in ("oauth_tokens", "daily_summaries", "usage_slots"):
+        op.drop_table(table)

@@ -1,0 +1,1 @@
+"""What the daemon serves over HTTP: health, metrics, and the status page behind its access control."""
