@@ -25,7 +25,8 @@ from rankr_sync.model import Cursor, LocationFacts, Page, Plan, Record, Reject, 
 from rankr_sync.plan import plan_page
 from rankr_sync.store import SqlStore, Transaction, look
 from rankr_sync.store.connect import location_of
-from rankr_sync.store.upkeep import copy_rows, purge, remap, retry_rejects, stored_locations
+from rankr_sync.store.copy import copy_rows
+from rankr_sync.store.upkeep import purge, remap, retry_rejects, stored_locations
 from rankr_sync.streams import STREAMS
 
 NOW = datetime(2026, 9, 1, 12, 0, tzinfo=UTC)

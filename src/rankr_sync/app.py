@@ -21,7 +21,7 @@ from rankr_sync.errors import BadConfiguration, StoreUnavailable
 from rankr_sync.highlevel import HighLevel, Pacer, Patience, Timeouts, make_client
 from rankr_sync.pacing import RateBudget
 from rankr_sync.store import SqlStore
-from rankr_sync.store.upkeep import copy_rows
+from rankr_sync.store.copy import copy_rows
 from rankr_sync.visits import Bounds
 
 log = structlog.get_logger()

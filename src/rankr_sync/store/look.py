@@ -208,6 +208,13 @@ def held_deletions(connection: Connection) -> dict[str, dict[str, Any]]:
     return {row.key.removeprefix("held:"): row.value for row in connection.execute(query)}
 
 
+def holders(connection: Connection, now: datetime) -> dict[str, str]:
+    """Location to who holds its lease, where it has not expired."""
+    table = schema.sync_leases
+    query = select(table.c.location_id, table.c.holder).where(table.c.expires_at >= now)
+    return {row.location_id: row.holder for row in connection.execute(query.order_by(table.c.location_id))}
+
+
 def find_contacts(connection: Connection, wanted: str, location_id: str | None = None) -> list[Row]:
     """Contacts by id, e-mail address (any case) or phone number (any punctuation)."""
     table = schema.contacts

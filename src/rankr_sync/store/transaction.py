@@ -103,7 +103,7 @@ class Transaction(VisitRows):
             )
         if plan.tombstones:
             self.tombstone(stream, location_id, plan.tombstones, now)
-        self._save_rejects(stream, location_id, plan.rejects, now)
+        self.save_rejects(stream, location_id, plan.rejects, now)
         self.settle_rejects(stream, location_id, plan.accepted)
         return plan
 
@@ -144,7 +144,7 @@ class Transaction(VisitRows):
     def rewrite(self, stream: Stream, location_id: str, rows: list[Row], now: datetime) -> int:
         """Write whole rows that were mapped again, tombstones included; returns how many the database took."""
         refused = self._upsert_rows(stream, [{**row, "synced_at": now} for row in rows])
-        self._save_rejects(stream, location_id, refused.values(), now)
+        self.save_rejects(stream, location_id, refused.values(), now)
         return len(rows) - len(refused)
 
     def _upsert_rows(self, stream: Stream, rows: list[Row]) -> dict[str, Reject]:
@@ -189,7 +189,8 @@ class Transaction(VisitRows):
 
     # -- rejects ---------------------------------------------------------------------------------------
 
-    def _save_rejects(self, stream: Stream, location_id: str, rejects: Iterable[Reject], now: datetime) -> None:
+    def save_rejects(self, stream: Stream, location_id: str, rejects: Iterable[Reject], now: datetime) -> None:
+        """Keep what could not be mapped, or not be stored, with the reason; one row a record."""
         table = schema.sync_rejects
         rows = {
             (reject.external_id or digest({"raw": reject.raw})): {

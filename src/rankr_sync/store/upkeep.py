@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Table, delete, insert, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Table, delete, or_, select, true, tuple_
 
 from rankr_sync import schema
 from rankr_sync.model import Known, Page, Record, Row
@@ -138,12 +138,3 @@ def _delete_by_batches(store: SqlStore, table: Table, old: ColumnElement[bool]) 
         if len(keys) < PURGED_AT_ONCE:
             return
         after = key > keys[-1]
-
-
-def copy_rows(source: SqlStore, target: SqlStore) -> None:
-    """Copy every table of one store into another that is empty and has the same schema."""
-    with source.reading() as old, target.transaction() as new:
-        for table in schema.metadata.sorted_tables:
-            rows = old.connection.execution_options(yield_per=BATCH).execute(select(table)).mappings()
-            for batch in rows.partitions():
-                new.connection.execute(insert(table), [dict(row) for row in batch])
