@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 from pydantic import SecretStr
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from rankr_sync.app import App, build
 from rankr_sync.config import Api, Config, Database, Location, Schedule
@@ -102,7 +102,8 @@ def rows(database_url: str, stream: str, *, deleted: bool = False) -> dict[str, 
 def query(database_url: str, sql: str) -> list[dict[str, Any]]:
     """The rows of a plain SQL query."""
     with contextlib.closing(SqlStore(database_url)) as store, store.reading() as tx:
-        return [dict(row) for row in tx.connection.exec_driver_sql(sql).mappings()]
+        literal = text(sql.replace(":", r"\:"))  # neither ':' nor '%' in it is a parameter
+        return [dict(row) for row in tx.connection.execute(literal).mappings()]
 
 
 def differences(sandbox: Sandbox, database_url: str, location: str = LOCATION) -> list[str]:
