@@ -50,12 +50,14 @@ USER 10001:10001
 WORKDIR /data
 VOLUME ["/data"]
 
-# Healthy: the program starts, its configuration is valid and the store answers a read (which waits for no writer).
-# If the daemon itself ends, so does the container, and the restart policy acts. An API that is down or a token that
-# is refused is not asked about on purpose: no restart mends it and no probe should spend quota on it; alert on
-# `lag_seconds` and `last_error` of `rankr-sync status --json` instead. Each look costs a second of one core at most.
+# The status page, /healthz, /readyz and /metrics. Unless RANKR_SYNC_HTTP__LISTEN=0.0.0.0:8700 and a password or token
+# are set, they are reached from within the container only.
+EXPOSE 8700
+
+# Healthy: the daemon's loop and its schedule are alive. An API that is down, a token that is refused or a database that
+# is gone is not asked about on purpose: no restart mends it; alert on /readyz or /metrics instead.
 HEALTHCHECK --interval=60s --timeout=20s --start-period=30s --retries=3 \
-    CMD ["rankr-sync", "db", "current"]
+    CMD ["python", "-m", "rankr_sync.service.probe"]
 
 # In exec form: the program is process 1 and gets SIGTERM itself, finishes the page in hand and exits 0.
 ENTRYPOINT ["rankr-sync"]

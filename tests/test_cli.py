@@ -77,6 +77,7 @@ def environment(served: tuple[str, Sandbox], tmp_path: Path) -> dict[str, str]:
         "RANKR_SYNC_API__BASE_URL": served[0],
         "RANKR_SYNC_API__TOKEN": DEFAULT_TOKEN,
         "RANKR_SYNC_API__RATE_LIMIT": "none",
+        "RANKR_SYNC_HTTP__LISTEN": "127.0.0.1:0",
         "RANKR_SYNC_API__ATTEMPTS": "2",
         "RANKR_SYNC_API__RETRY_FOR": "2s",
         "RANKR_SYNC_LOCATIONS": LOCATION,

@@ -38,6 +38,7 @@ def environment(base_url: str, database_url: str) -> dict[str, str]:
         "RANKR_SYNC_API__BASE_URL": base_url,
         "RANKR_SYNC_API__TOKEN": DEFAULT_TOKEN,
         "RANKR_SYNC_API__RATE_LIMIT": "none",
+        "RANKR_SYNC_HTTP__LISTEN": "127.0.0.1:0",
         "RANKR_SYNC_LOCATIONS": LOCATION,
         "RANKR_SYNC_DATABASE__URL": database_url,
         "RANKR_SYNC_LOG__FORMAT": "json",

@@ -32,6 +32,7 @@ def environment(base_url: str, database_url: str, **more: str) -> dict[str, str]
         "RANKR_SYNC_LOCATIONS": LOCATION,
         "RANKR_SYNC_DATABASE__URL": database_url,
         "RANKR_SYNC_API__RATE_LIMIT": "none",
+        "RANKR_SYNC_HTTP__LISTEN": "127.0.0.1:0",
         "PYTHONPATH": str(Path(__file__).parents[1] / "src"),
         **more,
     }

@@ -17,14 +17,18 @@ from pydantic import SecretStr
 
 from rankr_sync.config import Config, Location, check_transport
 from rankr_sync.engine import Lease, LocationContext, LocationSync, Progress, Settings
-from rankr_sync.errors import BadConfiguration, StoreUnavailable
+from rankr_sync.engine.observer import Observer, Unobserved
+from rankr_sync.errors import AskOwner, BadConfiguration, StoreUnavailable
 from rankr_sync.highlevel import HighLevel, Pacer, Patience, Timeouts, make_client
-from rankr_sync.pacing import RateBudget
+from rankr_sync.pacing import RateBudget, affordable_interval
 from rankr_sync.store import SqlStore
 from rankr_sync.store.copy import copy_rows
 from rankr_sync.visits import Bounds
 
 log = structlog.get_logger()
+
+WALK_SHARE = 0.05
+"""The share of a day's quota that the repeated walk of one stream may take."""
 
 
 class App:
@@ -37,6 +41,7 @@ class App:
         client: httpx.AsyncClient,
         stop: asyncio.Event,
         now: Callable[[], datetime],
+        observer: Observer,
     ) -> None:
         self.config = config
         self.store = store
@@ -45,7 +50,10 @@ class App:
         self.leases: dict[str, Lease] = {}
         self.sources: dict[str, HighLevel] = {}
         self.client = client
-        self._now = now
+        self.now = now
+        self.stopped: dict[tuple[str, str], AskOwner] = {}
+        """Location and kind of work that rests until its owner has mended the credentials, by the daemon's word."""
+        self._observer = observer
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     def add(
@@ -56,7 +64,7 @@ class App:
         confirm_deletions: bool = False,
     ) -> None:
         """Set up one location."""
-        now = self._now
+        now = self.now
         source = HighLevel(
             self.client,
             base_url=self.config.api.base_url,
@@ -67,6 +75,7 @@ class App:
             patience=Patience(self.config.api.attempts, self.config.api.retry_for.total_seconds()),
             total_timeout=self.config.api.total_timeout.total_seconds(),
             now=now,
+            observer=self._observer,
         )
         context = LocationContext(
             location.id,
@@ -77,10 +86,17 @@ class App:
             stop=self.stop,
             now=now,
             on_progress=on_progress,
+            observer=self._observer,
         )
         self.sources[location.id] = source
         self.locations[location.id] = LocationSync(context)
         self.leases[location.id] = Lease(context)
+
+    def walk_interval(self, location_id: str, stream: str) -> timedelta:
+        """How often a stream that can only be walked as a whole is walked: as configured, or what the quota allows."""
+        requests = self.locations[location_id].context.walk_requests.get(stream, 1)
+        daily_limit = self.sources[location_id].pacer.budget.daily_limit
+        return affordable_interval(self.config.schedule.walk, requests, daily_limit, WALK_SHARE)
 
     def _budget(self, location_id: str, now: datetime) -> RateBudget:
         """The rate budget, with what is left of the day. What was spent of the burst is learned with the lease."""
@@ -93,7 +109,7 @@ class App:
         return RateBudget(self.config.rate_limit, now=clock, daily_remaining=remaining, daily_reset_at=reset_at)
 
     def _save_usage(self) -> None:
-        now = self._now()
+        now = self.now()
         with self.store.transaction() as tx:
             for location_id, source in self.sources.items():
                 if source.unsaved:
@@ -122,11 +138,13 @@ async def build(
     dry_run: bool = False,
     confirm_deletions: bool = False,
     client: httpx.AsyncClient | None = None,
+    observer: Observer = Unobserved(),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncIterator[App]:
     """Everything for `config`, for one location or all.
 
     `dry_run`: work on a scratch copy of the store, so that everything happens as it would and nothing is written.
+    `observer` is told what happens.
     Raises BadConfiguration, SchemaTooNew or StoreUnavailable.
     """
     check_transport(config)
@@ -137,7 +155,7 @@ async def build(
     timeouts = Timeouts(config.api.connect_timeout.total_seconds(), config.api.read_timeout.total_seconds())
     tls = config.api.base_url.startswith("https:")
     client = client or make_client(timeouts, config.api.concurrency + 8, tls=tls)
-    app = App(config, store, client, stop or asyncio.Event(), now)
+    app = App(config, store, client, stop or asyncio.Event(), now, observer)
     try:
         for one in chosen:
             app.add(one, on_progress, confirm_deletions=confirm_deletions)

@@ -8,7 +8,7 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -21,7 +21,10 @@ from rankr_sync.engine.audit import EVERY as AUDIT_EVERY
 from rankr_sync.engine.context import DELTA, FULL
 from rankr_sync.errors import AskOwner, Interrupted, RankrSyncError, TryLater
 from rankr_sync.model import Cursor
-from rankr_sync.pacing import affordable_interval, is_due
+from rankr_sync.pacing import is_due
+from rankr_sync.service.health import Pulse
+from rankr_sync.service.metrics import Metrics
+from rankr_sync.service.server import Listener, serving
 from rankr_sync.store.upkeep import purge
 from rankr_sync.streams import OWNER, STREAMS
 
@@ -41,18 +44,21 @@ SWEEP_TIME, LONGEST_SWEEP_PAUSE = 0.05, 2.0
 by a restart cannot tell what is gone.
 """
 
-WALK_SHARE = 0.05
-"""The share of a day's quota that the repeated walk of one stream may take."""
-
 
 class Job:
     """One kind of work for one location, which may fail, rest, and go on."""
 
     def __init__(
-        self, name: str, location_id: str, work: Callable[[], Awaitable[None]], lease: Lease | None = None
+        self,
+        name: str,
+        location_id: str,
+        work: Callable[[], Awaitable[None]],
+        lease: Lease | None = None,
+        stopped: MutableMapping[tuple[str, str], AskOwner] | None = None,
     ) -> None:
         self.name = name
         self._lease = lease
+        self._stopped = {} if stopped is None else stopped
         self._location_id = location_id
         self._work = work
         self._failures = 0
@@ -69,6 +75,7 @@ class Job:
             return
         except AskOwner as error:
             self._rest(OWNER_PAUSE)
+            self._stopped[self._location_id, self.name] = error
             log.error("location.stopped", location=self._location_id, job=self.name, error=str(error), hint=error.hint)
         except RankrSyncError as error:
             self._failures += 1
@@ -88,6 +95,7 @@ class Job:
             log.exception("job.crashed", location=self._location_id, job=self.name)
         else:
             self._failures = 0
+            self._stopped.pop((self._location_id, self.name), None)
 
     def _rest(self, seconds: float) -> None:
         self._rests_until = time.monotonic() + seconds
@@ -97,9 +105,9 @@ class Schedule:
     """What is due at one location, by the configuration and the store's cursors."""
 
     def __init__(self, app: App, location: LocationSync) -> None:
+        self._app = app
         self._config = app.config.schedule
         self._location = location
-        self._source = app.sources[location.context.location_id]
         self._learned_at: datetime | None = None
         self._audited_at = location.context.now()
         self._chance = random.Random()  # noqa: S311 - a draw of contacts, not a secret
@@ -169,8 +177,7 @@ class Schedule:
         await self._location.visit_due(lasting)
 
     def _affordable(self, name: str) -> timedelta:
-        pages = self._location.context.walk_requests.get(name, 1)
-        return affordable_interval(self._config.walk, pages, self._source.pacer.budget.daily_limit, WALK_SHARE)
+        return self._app.walk_interval(self._location.context.location_id, name)
 
     def _full_due(self, cursor: Cursor | None, every: timedelta) -> bool:
         if cursor is not None and cursor.phase == "walking":
@@ -191,16 +198,21 @@ def jobs(app: App, location: LocationSync, visits_last: timedelta = VISITS_LAST)
     def walk_of(name: str) -> Callable[[], Awaitable[None]]:
         return lambda: schedule.walk(name)
 
-    found = [Job(OWNER.name, id_, schedule.owner, lease), Job("sweep", id_, schedule.sweep, lease)]
+    work: dict[str, Callable[[], Awaitable[None]]] = {OWNER.name: schedule.owner, "sweep": schedule.sweep}
     walked = [name for name in app.config.streams if STREAMS[name].walks and not STREAMS[name].owner]
-    found += [Job(name, id_, walk_of(name), lease) for name in walked]
-    found.append(Job("audit", id_, schedule.audit, lease))
-    found.append(Job("visits", id_, lambda: schedule.visits(visits_last), lease))
-    return found
+    work |= {name: walk_of(name) for name in walked}
+    work |= {"audit": schedule.audit, "visits": lambda: schedule.visits(visits_last)}
+    return [Job(name, id_, one, lease, app.stopped) for name, one in work.items()]
 
 
-async def run_for_ever(app: App) -> None:
-    """Ring until SIGTERM or SIGINT, then finish what is in hand."""
+async def run_for_ever(app: App, listener: Listener | None = None, metrics: Metrics | None = None) -> None:
+    """Ring until SIGTERM or SIGINT, then finish what is in hand. Meanwhile serve what is asked of the listener."""
+    pulse = Pulse()
+    async with serving(app, listener, metrics or Metrics(), pulse):
+        await _ring_until_stopped(app, pulse)
+
+
+async def _ring_until_stopped(app: App, pulse: Pulse) -> None:
     loop = asyncio.get_running_loop()
     for signal_ in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_, app.stop.set)
@@ -221,6 +233,7 @@ async def run_for_ever(app: App) -> None:
             )
     upkeep = Job("purge", "-", lambda: _purge(app))
     scheduler.add_job(upkeep.ring, IntervalTrigger(hours=24), id="purge", next_run_time=datetime.now(UTC))
+    scheduler.add_job(pulse.beat, IntervalTrigger(seconds=bell), id="pulse")
     scheduler.start()
     log.info(
         "daemon.started", locations=len(app.locations), store=app.store.place, streams=",".join(app.config.streams)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rankr_sync import rates
-from rankr_sync.app import chosen_locations, open_store
+from rankr_sync.app import WALK_SHARE, chosen_locations, open_store
 from rankr_sync.cli import common, show
 from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption
 from rankr_sync.config import Config, parse_duration
@@ -181,7 +181,7 @@ def plan_of(tx: Transaction, config: Config, id_: str, wish: Wish, now: datetime
     for name in config.streams:
         if not STREAMS[name].owner and name not in visited:
             records = tx.count_living(STREAMS[name], id_) * contacts / stored if stored else contacts
-            walk = walks(records, every.walk, limit, _walk_share())
+            walk = walks(records, every.walk, limit, WALK_SHARE)
             rows.append(_listed(name, "walk", contacts, changes.get(name), walk))
     budget = wish.share * limit - sum(row.requests_a_day for row in rows)
     crowds = {name: _crowd(tx, id_, name, known[name], contacts) for name in visited}
@@ -202,12 +202,6 @@ def _crowd(tx: Transaction, id_: str, stream: str, known: Mapping[float, float],
 
 def _listed(stream: str, how: str, contacts: int, changes: float | None, one: Listing) -> Row:
     return Row(stream, how, contacts, changes, one.requests, one.every, one.every, one.mean, one.p95)
-
-
-def _walk_share() -> float:
-    from rankr_sync.daemon import WALK_SHARE  # APScheduler comes with it
-
-    return WALK_SHARE
 
 
 # -- what was typed ----------------------------------------------------------------------------------------

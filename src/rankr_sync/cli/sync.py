@@ -109,13 +109,16 @@ def run(
     debug: DebugOption = False,
 ) -> None:
     """Keep the mirror fresh, for ever; see RUN_HELP."""
-    from rankr_sync.daemon import run_for_ever  # APScheduler, which no other command needs
+    from rankr_sync.daemon import run_for_ever  # a scheduler and a server, which no other command needs
+    from rankr_sync.service.metrics import Metrics
+    from rankr_sync.service.server import listen
 
     settings = common.configured(config)
+    listener, metrics = listen(settings.http), Metrics()
 
     async def work() -> None:
-        async with build(settings, location=location) as app:
-            await run_for_ever(app)
+        async with build(settings, location=location, observer=metrics) as app:
+            await run_for_ever(app, listener, metrics)
 
     asyncio.run(work())
 

@@ -48,12 +48,13 @@ async def _compare(context: LocationContext, name: str, contact_id: str) -> int:
         return 0  # the contact is gone, which the sweep finds by itself
     look = Look(name, contact_id, answer.asked_at, page, answer.requests)
 
+    tally = Tally(requests=look.requests)
+
     def store() -> int:
         now = context.now()
         with context.checkpoint() as tx:
             run_id = tx.start_run(context.location_id, name, "audit", now)
             plan = keep(context, tx, stream, [look], now)
-            tally = Tally(requests=look.requests)
             tally.add(plan)
             stale = tally.inserted + tally.updated + tally.deleted
             tx.add_audit(context.location_id, name, now.date(), 1, tally.fetched + tally.deleted, stale)
@@ -62,6 +63,8 @@ async def _compare(context: LocationContext, name: str, contact_id: str) -> int:
         return stale
 
     stale = await context.in_store(store)
+    seconds = (context.now() - look.asked_at).total_seconds()
+    context.observer.ran(context.location_id, name, "audit", "succeeded", seconds, tally)
     if stale:
         log.info("audit.differs", location=context.location_id, stream=name, contact=contact_id, rows=stale)
     return stale

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import structlog
 
 from rankr_sync.engine.agenda import Agenda
+from rankr_sync.engine.observer import Observer, Unobserved
 from rankr_sync.errors import Interrupted, LeaseLost, RankrSyncError
 from rankr_sync.mapping import FieldRule
 from rankr_sync.model import Answer, Cursor, Known, Loan, LocationFacts, Plan, Request, Row, Tally, Visit
@@ -210,6 +211,7 @@ class LocationContext:
         stop: asyncio.Event,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         on_progress: Callable[[Progress], None] = lambda progress: None,
+        observer: Observer = Unobserved(),
     ) -> None:
         self.location_id = location_id
         self.source = source
@@ -217,6 +219,7 @@ class LocationContext:
         self.settings = settings
         self.stop = stop
         self.now = now
+        self.observer = observer
         self.progress = Progress(location_id)
         self.agenda = Agenda(location_id, bounds=settings.bounds, share=settings.share, day=source.day, now=now)
         self.rules: dict[str, Rules] = {}
@@ -326,13 +329,15 @@ class LocationContext:
         finally:
             with contextlib.suppress(RankrSyncError):
                 await asyncio.shield(self.in_store(self._end_run, run, status, error))
+            seconds = (self.now() - began).total_seconds()
+            self.observer.ran(self.location_id, stream.name, kind, status, seconds, run.tally)
             log.info(
                 "run.finished",
                 location=self.location_id,
                 stream=stream.name,
                 kind=kind,
                 status=status,
-                seconds=round((self.now() - began).total_seconds(), 3),
+                seconds=round(seconds, 3),
                 **asdict(run.tally),
                 **({"error": error} if error else {}),
             )

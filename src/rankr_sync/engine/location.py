@@ -286,6 +286,15 @@ class LocationSync:
 
     async def refresh(self, contact_id: str) -> bool:
         """Pull a contact's full profile and all its children now. Returns False if it is gone at the source."""
+        context, began, status = self.context, self.context.now(), "failed"
+        try:
+            found = await self._refresh(contact_id)
+            status = "succeeded" if found else "gone"
+            return found
+        finally:
+            context.observer.refreshed(context.location_id, status, (context.now() - began).total_seconds())
+
+    async def _refresh(self, contact_id: str) -> bool:
         context = self.context
         looks: list[tuple[Stream, Answer, Page]] = []
         try:

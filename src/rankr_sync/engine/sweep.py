@@ -164,6 +164,7 @@ async def _hold(context: LocationContext, suspects: int, living: int) -> None:
             tx.save_setting(held_key(context.location_id), note, now)
 
     await context.in_store(hold)
+    context.observer.ran(context.location_id, OWNER.name, "sweep", "held", 0.0, Tally())
     log.warning("deletions.held", location=context.location_id, suspects=suspects, of=living)
 
 

@@ -16,6 +16,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from rankr_sync import __version__
 from rankr_sync.decode import decode
+from rankr_sync.engine.observer import Observer, Unobserved
 from rankr_sync.errors import (
     RankrSyncError,
     Throttled,
@@ -129,6 +130,7 @@ class HighLevel:
         total_timeout: float = 60.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        observer: Observer = Unobserved(),
     ) -> None:
         self.location_id = location_id
         self.pacer = pacer
@@ -144,6 +146,7 @@ class HighLevel:
         self._now = now
         self._patience = patience
         self._sleep = sleep
+        self._observer = observer
 
     async def fetch(self, request: Request, *, priority: int = 1, hurried: bool = False) -> Answer:
         """The answer to `request`; the smaller `priority` is served first.
@@ -264,27 +267,12 @@ class HighLevel:
         told = None
         try:
             asked_at = self._now()
-            try:
-                async with asyncio.timeout(self._total_timeout):
-                    response = await self._client.send(self._build(request))
-            except TimeoutError:
-                raise Unreachable(
-                    f"no whole answer from {self._host} within {self._total_timeout:g} s", hint=CHECK_NETWORK
-                ) from None
-            except httpx.TimeoutException as error:
-                # The transport calls a refused connection a timeout; what it came of knows better.
-                late = not isinstance(error.__cause__, aiohttp.ClientConnectorError)
-                words = "did not answer in time" if late else "cannot be reached"
-                raise Unreachable(f"{self._host} {words}", hint=CHECK_NETWORK) from None
-            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, aiohttp.ClientError, OSError) as error:
-                raise Unreachable(
-                    f"{self._host} cannot be reached or cut the connection ({type(error).__name__})",
-                    hint=CHECK_NETWORK,
-                ) from None
+            response = await self._send(request)
             told = rate_headers(response.headers.raw)
             if response.status_code == 429:
                 refused = throttled(response)
                 self.pacer.refused(refused.retry_after)
+                self._observer.throttled(self.location_id)
                 raise refused
             if not response.is_success:
                 raise_for(response, request)
@@ -292,6 +280,33 @@ class HighLevel:
             return Answer(payload, asked_at, server_time(response.headers))
         finally:
             self.pacer.leave(told)
+
+    async def _send(self, request: Request) -> httpx.Response:
+        """The whole answer, whatever its status. Raises Unreachable where there is none."""
+        began, outcome = time.perf_counter(), "cancelled"
+        try:
+            async with asyncio.timeout(self._total_timeout):
+                response = await self._client.send(self._build(request))
+            outcome = str(response.status_code)
+            return response
+        except TimeoutError:
+            outcome = "timeout"
+            raise Unreachable(
+                f"no whole answer from {self._host} within {self._total_timeout:g} s", hint=CHECK_NETWORK
+            ) from None
+        except httpx.TimeoutException as error:
+            # The transport calls a refused connection a timeout; what it came of knows better.
+            late = not isinstance(error.__cause__, aiohttp.ClientConnectorError)
+            outcome, words = ("timeout", "did not answer in time") if late else ("unreachable", "cannot be reached")
+            raise Unreachable(f"{self._host} {words}", hint=CHECK_NETWORK) from None
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, aiohttp.ClientError, OSError) as error:
+            outcome = "unreachable"
+            raise Unreachable(
+                f"{self._host} cannot be reached or cut the connection ({type(error).__name__})",
+                hint=CHECK_NETWORK,
+            ) from None
+        finally:
+            self._observer.requested(self.location_id, request.route, outcome, time.perf_counter() - began)
 
     def _build(self, request: Request) -> httpx.Request:
         url = f"{self._base_url}{quote(request.path)}"

@@ -10,6 +10,7 @@ from rankr_sync import schema
 from rankr_sync.freshness import Audit, audit
 from rankr_sync.model import Row
 from rankr_sync.schema import UtcDateTime
+from rankr_sync.store.transaction import SLOT, slot_of
 from rankr_sync.streams import STREAMS
 from rankr_sync.visits import DAY
 
@@ -199,6 +200,28 @@ def quotas(connection: Connection) -> list[Quota]:
         )
         for row in connection.execute(query.order_by(table.c.location_id))
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSlot:
+    """What was spent in the quarter of an hour that begins `at`."""
+
+    at: datetime
+    requests: int
+    throttled: int
+
+
+def usage_curve(connection: Connection, location_id: str, since: datetime, until: datetime) -> list[UsageSlot]:
+    """What a location spent in each quarter of an hour from the one that `since` is in until `until`, none left out."""
+    table = schema.usage_slots
+    mine = (table.c.location_id == location_id) & (table.c.at >= slot_of(since)) & (table.c.at < until)
+    found = {row.at: row for row in connection.execute(select(table).where(mine))}
+    slots, at = [], slot_of(since)
+    while at < until:
+        row = found.get(at)
+        slots.append(UsageSlot(at, row.requests, row.throttled) if row else UsageSlot(at, 0, 0))
+        at += SLOT
+    return slots
 
 
 def held_deletions(connection: Connection) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ Everything is set-based: a page or a batch of visits is a handful of statements,
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -34,6 +34,15 @@ from rankr_sync.streams import Stream
 
 Usage = Row
 """A row of `api_usage` without its key."""
+
+SLOT = timedelta(minutes=15)
+"""What `usage_slots` counts together."""
+
+
+def slot_of(moment: datetime) -> datetime:
+    """The begin of the slot that a moment is in: a quarter of an hour by UTC's clock."""
+    utc = moment.astimezone(UTC)
+    return utc.replace(minute=utc.minute // 15 * 15, second=0, microsecond=0)
 
 
 class Transaction(VisitRows):
@@ -361,7 +370,7 @@ class Transaction(VisitRows):
     # -- usage and facts -------------------------------------------------------------------------------
 
     def add_usage(self, location_id: str, now: datetime, usage: Usage) -> None:
-        """Add requests and throttles to the day's count; the other values replace what was known."""
+        """Add requests and throttles to the day's count and curve; the other values replace what was known."""
         table = schema.api_usage
         new = upsert_into(self.connection, table)
         changed = {name: new.excluded[name] for name in usage} | {
@@ -370,6 +379,15 @@ class Transaction(VisitRows):
         changed["updated_at"] = new.excluded.updated_at
         row = {"location_id": location_id, "day": now.date(), "updated_at": now, **usage}
         self.connection.execute(new.on_conflict_do_update(index_elements=["location_id", "day"], set_=changed), [row])
+        if usage["requests"] or usage["throttled"]:
+            self._add_to_slot(location_id, now, usage)
+
+    def _add_to_slot(self, location_id: str, now: datetime, usage: Usage) -> None:
+        table = schema.usage_slots
+        new = upsert_into(self.connection, table)
+        added = {name: table.c[name] + new.excluded[name] for name in ("requests", "throttled")}
+        row = {"location_id": location_id, "at": slot_of(now)} | {name: usage[name] for name in added}
+        self.connection.execute(new.on_conflict_do_update(index_elements=["location_id", "at"], set_=added), [row])
 
     def last_usage(self, location_id: str) -> Row | None:
         """The newest row of `api_usage` of this location."""

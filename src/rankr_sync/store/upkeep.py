@@ -108,9 +108,10 @@ def purge(
     A transaction each thousand rows, and between two of them a pause as long as the first took: beside a
     running daemon nobody waits for long. What was removed before it `ended` or failed stays removed.
     """
-    runs, rejects = schema.sync_runs, schema.sync_rejects
+    runs, rejects, slots = schema.sync_runs, schema.sync_rejects, schema.usage_slots
     past = {stream.table: stream.table.c.deleted_at < now - deleted_for for stream in STREAMS.values()}
     past[runs] = or_(runs.c.finished_at < now - runs_for, runs.c.started_at < now - 2 * runs_for)
+    past[slots] = slots.c.at < now - runs_for
     past[rejects] = rejects.c.last_seen_at < now - runs_for
     removed: dict[str, int] = {table.name: 0 for table in past}
     for table, old in past.items():
