@@ -1,4 +1,4 @@
-"""service: the day's curve of requests, daily summaries, OAuth tokens
+"""service: the day's curve of requests, daily summaries, OAuth tokens, indexes to search contacts by
 
 Revision ID: 0005
 Revises: 0004
@@ -13,6 +13,27 @@ revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None
+
+_LABEL = "substr(lower(coalesce(name, email, phone, id)), 1, 80)"
+_FAMILY = "substr(lower(last_name), 1, 80)"
+_ADDRESS = "substr(lower(email), 1, 80)"
+_PHONE_END = "substr(phone, length(phone) - 6)"
+_SEARCH_INDEXES = {
+    "sqlite": {
+        "ix_contacts_search_label": f"(location_id, {_LABEL}, id, tags, business_id, deleted_at)",
+        "ix_contacts_search_family": f"(location_id, {_FAMILY}, id)",
+        "ix_contacts_search_address": f"(location_id, {_ADDRESS}, id)",
+        "ix_contacts_search_phone_end": f"(location_id, {_PHONE_END}, id)",
+    },
+    "postgresql": {
+        "ix_contacts_search_label": f'(location_id, ({_LABEL}) COLLATE "C", id)',
+        "ix_contacts_search_family": f'(location_id, ({_FAMILY}) COLLATE "C", id)',
+        "ix_contacts_search_address": f'(location_id, ({_ADDRESS}) COLLATE "C", id)',
+        "ix_contacts_search_phone": '(location_id, phone COLLATE "C", id)',
+        "ix_contacts_search_phone_end": f"(location_id, ({_PHONE_END}), id)",
+        "ix_contacts_search_tags": "USING gin (tags jsonb_path_ops)",
+    },
+}
 
 
 def upgrade() -> None:
@@ -51,8 +72,14 @@ def upgrade() -> None:
         sa.Column("updated_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index("ix_contacts_business_id", "contacts", ["location_id", "business_id"])
+    for name, what in _SEARCH_INDEXES[op.get_bind().dialect.name].items():
+        op.execute(f"CREATE INDEX {name} ON contacts {what}")
 
 
 def downgrade() -> None:
+    for name in _SEARCH_INDEXES[op.get_bind().dialect.name]:
+        op.execute(f"DROP INDEX {name}")
+    op.drop_index("ix_contacts_business_id", "contacts")
     for table in ("oauth_tokens", "daily_summaries", "usage_slots"):
         op.drop_table(table)
