@@ -7,6 +7,7 @@ import pytest
 
 from mirror import LOCATION, account, backfill, calls, configuration, differences, query, rows, run
 from rankr_sync.engine import LocationSync
+from rankr_sync.engine.sweep import confirm_held, remove_gone
 from rankr_sync.sandbox import Sandbox
 from rankr_sync.store import SqlStore
 from rankr_sync.store.look import held_deletions
@@ -104,6 +105,67 @@ def test_the_brake_holds_until_it_is_confirmed(database_url: str) -> None:
     assert len(rows(database_url, "contacts", deleted=True)) == 6
     assert held(database_url) == {}
     assert differences(sandbox, database_url) == []
+
+
+def confirm(database_url: str, suspects: int) -> bool:
+    """A person's word, as the status page notes it."""
+    store = SqlStore(database_url)
+    with store.transaction() as tx:
+        noted = confirm_held(tx, LOCATION, suspects, datetime.now(UTC))
+    store.close()
+    return noted
+
+
+def test_a_word_lets_one_pass_through(database_url: str) -> None:
+    """What was confirmed on the page goes with the next whole pass; the pass after it asks again."""
+    sandbox, config = account(60), configuration(database_url)
+    backfill(sandbox, config)
+    assert not confirm(database_url, 5), "nothing is held"
+    for contact_id in contact_ids(sandbox)[:5]:
+        sandbox.delete_contact(contact_id)
+    run(sandbox, config, full_pass)
+    assert confirm(database_url, held(database_url)[LOCATION]["suspects"])
+    assert held(database_url)[LOCATION]["confirmed_at"]
+    run(sandbox, config, full_pass)
+    assert len(rows(database_url, "contacts", deleted=True)) == 5
+    assert held(database_url) == {}
+    for contact_id in contact_ids(sandbox)[:5]:
+        sandbox.delete_contact(contact_id)
+    run(sandbox, config, full_pass)
+    assert len(rows(database_url, "contacts", deleted=True)) == 5
+    assert held(database_url)[LOCATION] | {"at": "", "of": 0} == {
+        "suspects": 5,
+        "at": "",
+        "of": 0,
+        "confirmed_at": None,
+    }
+
+
+def test_a_word_does_not_cover_clearly_more(sqlite_url: str) -> None:
+    """Ten were confirmed and thirty are missing by now: held again, and the word is spent."""
+    sandbox, config = account(60), configuration(sqlite_url)
+    backfill(sandbox, config)
+    for contact_id in contact_ids(sandbox)[:10]:
+        sandbox.delete_contact(contact_id)
+    run(sandbox, config, full_pass)
+    assert confirm(sqlite_url, 10)
+    for contact_id in contact_ids(sandbox)[:20]:
+        sandbox.delete_contact(contact_id)
+    run(sandbox, config, full_pass)
+    run(sandbox, config, full_pass)
+    assert rows(sqlite_url, "contacts", deleted=True) == {}
+    assert held(sqlite_url)[LOCATION]["suspects"] == 30
+
+
+def test_a_visit_that_removes_one_does_not_release_what_is_held(sqlite_url: str) -> None:
+    """Only a whole pass can tell that nothing is held any more."""
+    sandbox, config = account(60), configuration(sqlite_url)
+    backfill(sandbox, config)
+    for contact_id in contact_ids(sandbox)[:10]:
+        sandbox.delete_contact(contact_id)
+    run(sandbox, config, full_pass)
+    run(sandbox, config, lambda sync: remove_gone(sync.context, contact_ids(sandbox)[:1], confirmed=False))
+    assert held(sqlite_url)[LOCATION]["suspects"] == 10
 
 
 def test_five_in_a_hundred_go_unasked(database_url: str) -> None:

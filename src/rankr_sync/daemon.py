@@ -19,6 +19,7 @@ from rankr_sync.app import App
 from rankr_sync.engine import Lease, LocationSync
 from rankr_sync.engine.audit import EVERY as AUDIT_EVERY
 from rankr_sync.engine.context import DELTA, FULL
+from rankr_sync.engine.sweep import confirmed_at
 from rankr_sync.errors import AskOwner, Interrupted, RankrSyncError, TryLater
 from rankr_sync.model import Cursor
 from rankr_sync.pacing import is_due
@@ -124,7 +125,7 @@ class Schedule:
         await self.learn()
         full, delta = await self._cursors()
         alone = delta is None or not self._location.can_poll(OWNER.name)
-        if alone and self._sweep_due(full):
+        if alone and await self._sweep_due(full):
             await self._location.full_pass(OWNER.name, "backfill" if full is None else "sweep")
             return
         if not self._due(delta, self._config.poll):
@@ -137,7 +138,7 @@ class Schedule:
         if self._learned_at is None:
             return
         full, delta = await self._cursors()
-        if delta is not None and self._location.can_poll(OWNER.name) and self._sweep_due(full):
+        if delta is not None and self._location.can_poll(OWNER.name) and await self._sweep_due(full):
             pages = max(1, await self._location.count_contacts() // 100)
             pause = min(LONGEST_SWEEP_PAUSE, self._config.full_pass.total_seconds() * SWEEP_TIME / pages)
             await self._location.full_pass(OWNER.name, "sweep", pause=pause)
@@ -146,7 +147,10 @@ class Schedule:
         context = self._location.context
         return await context.cursor(OWNER.name, FULL), await context.cursor(OWNER.name, DELTA)
 
-    def _sweep_due(self, full: Cursor | None) -> bool:
+    async def _sweep_due(self, full: Cursor | None) -> bool:
+        told_at = await confirmed_at(self._location.context)
+        if told_at is not None and full is not None and full.started_at is not None and full.started_at < told_at:
+            return True  # a person waits for it
         broken = full is not None and full.phase == "broken"
         return self._full_due(full, self._affordable(OWNER.name) if broken else self._config.full_pass)
 

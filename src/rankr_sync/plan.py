@@ -139,6 +139,11 @@ def brake_holds(suspects: int, living: int, share: float) -> bool:
     return suspects > 1 and suspects > living * share
 
 
+def covers(confirmed: int, suspects: int) -> bool:
+    """Whether a person who let so many deletions through meant this many: a tenth more may have gone meanwhile."""
+    return suspects <= confirmed + max(1, confirmed // 10)
+
+
 def _is_whole(page: Page | None) -> bool:
     return page is not None and page.whole and not page.rejects
 

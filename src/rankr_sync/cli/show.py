@@ -108,7 +108,12 @@ def status(state: State, now: datetime) -> None:
         _freshness([one for one in mine if one.freshness is not None])
         if held := state.held.get(location_id):
             print(f"held: {held['suspects']:,} of {held['of']:,} contacts seem to be gone, too many to remove unasked")
-            print(f"  -> rankr-sync backfill --location {location_id} --confirm-deletions")
+            if held["confirmed_at"]:
+                print(
+                    f"  confirmed {age(datetime.fromisoformat(held['confirmed_at']), now)}: the next pass looks at each"
+                )
+            else:
+                print(f"  -> rankr-sync backfill --location {location_id} --confirm-deletions")
         print()
 
 

@@ -166,6 +166,16 @@ class Lease:
         finally:
             await borrowing.end()
 
+    @contextlib.asynccontextmanager
+    async def kept_or_lent(self, requests: int) -> AsyncIterator[None]:
+        """As `held_or_lent`, beside the daemon in its own process: a lease that is ours, or becomes it, stays ours."""
+        borrowing = Borrowing(self._context, new_holder(), requests)
+        try:
+            await self._get_or_borrow(borrowing)
+            yield
+        finally:
+            await borrowing.end()
+
     async def _get_or_borrow(self, borrowing: Borrowing) -> bool:
         """Whether the lease is ours; else the loan is."""
         async with self._taking:

@@ -13,7 +13,7 @@ from rankr_sync import visits
 from rankr_sync.engine.audit import audit
 from rankr_sync.engine.closed import recall_closed
 from rankr_sync.engine.context import DELTA, FULL, URGENT, LocationContext, Transaction
-from rankr_sync.engine.sweep import Seen, remove_gone, unseen
+from rankr_sync.engine.sweep import Seen, remove_gone, remove_unseen, unseen
 from rankr_sync.engine.visit import Visitor, keep
 from rankr_sync.engine.walk import walk_to_end
 from rankr_sync.errors import EndpointGone, Interrupted, NotFound, RankrSyncError, RequestRefused, ScopeMissing
@@ -205,8 +205,7 @@ class LocationSync:
         """What a whole pass did not show: contacts are looked at now, others with their contact's next visit."""
         suspects = await unseen(self.context, stream, seen, began)
         if stream.owner:
-            ids = [id_ for id_, _ in suspects]
-            await remove_gone(self.context, ids, confirmed=self.context.settings.confirm_deletions)
+            await remove_unseen(self.context, [id_ for id_, _ in suspects])
             return
         contact_ids = sorted({contact_id for _, contact_id in suspects if contact_id})
 

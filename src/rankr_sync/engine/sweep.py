@@ -4,14 +4,15 @@ suspected, and only a direct look at it proves the case.
 Promises kept here:
 - nothing is tombstoned on absence alone;
 - a pass that was resumed, throttled, broke off or held something unreadable makes nobody a suspect;
-- a pass that would remove more than the brake allows removes nothing, and says so.
+- a pass that would remove more than the brake allows removes nothing, and says so;
+- a person's word lets one pass through, and no more of them than the person was told of.
 """
 
 import asyncio
 import hashlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 import structlog
@@ -19,7 +20,7 @@ import structlog
 from rankr_sync.engine.context import LISTING, LocationContext, Run, Transaction
 from rankr_sync.errors import NotFound
 from rankr_sync.model import Page, Tally
-from rankr_sync.plan import brake_holds, plan_page
+from rankr_sync.plan import brake_holds, covers, plan_page
 from rankr_sync.streams import OWNER, STREAMS, Stream
 
 log = structlog.get_logger()
@@ -78,19 +79,28 @@ async def unseen(context: LocationContext, stream: Stream, seen: Seen, began: da
     return await context.in_store(look)
 
 
-async def remove_gone(context: LocationContext, suspects: Sequence[str], *, confirmed: bool) -> int:
+async def remove_unseen(context: LocationContext, suspects: Sequence[str]) -> None:
+    """Look at each contact that a whole pass did not show, as `remove_gone`; then nothing is held any more.
+
+    What was confirmed on the status page counts for this one pass, whether it covers what was found or not.
+    """
+    told = await context.in_store(_confirmed, context)
+    confirmed = context.settings.confirm_deletions or (told is not None and covers(told, len(suspects)))
+    passed = await remove_gone(context, suspects, confirmed=confirmed)
+    await context.in_store(_settle, context, [confirmed_key, held_key] if passed else [confirmed_key])
+
+
+async def remove_gone(context: LocationContext, suspects: Sequence[str], *, confirmed: bool) -> bool:
     """Look at each suspected contact; tombstone those that the source does not know, with their children.
 
-    Returns how many were tombstoned. Held by the brake unless `confirmed`.
+    False: held by the brake, as it was not `confirmed`.
     """
     if not suspects:
-        await _settle_held(context)
-        return 0
+        return True
     living = await context.in_store(_count_living, context)
     if not confirmed and brake_holds(len(suspects), living, context.settings.brake):
         await _hold(context, len(suspects), living)
-        return 0
-    removed = 0
+        return False
     async with context.run(OWNER, "sweep") as run:
         width = context.settings.workers
         for start in range(0, len(suspects), width):
@@ -99,9 +109,7 @@ async def remove_gone(context: LocationContext, suspects: Sequence[str], *, conf
             gone = [id_ for id_, page in zip(chunk, looks, strict=True) if page is None]
             alive = [page for page in looks if page is not None]
             await context.in_store(_checkpoint, context, run, gone, alive)
-            removed += len(gone)
-    await _settle_held(context)
-    return removed
+    return True
 
 
 async def _look(context: LocationContext, contact_id: str) -> Page | None:
@@ -168,9 +176,37 @@ async def _hold(context: LocationContext, suspects: int, living: int) -> None:
     log.warning("deletions.held", location=context.location_id, suspects=suspects, of=living)
 
 
-async def _settle_held(context: LocationContext) -> None:
-    def settle() -> None:
-        with context.store.transaction() as tx:
-            tx.drop_setting(held_key(context.location_id))
+def confirmed_key(location_id: str) -> str:
+    """Where a person's word on held deletions is noted, in `sync_settings`."""
+    return f"confirmed:{location_id}"
 
-    await context.in_store(settle)
+
+def confirm_held(tx: Transaction, location_id: str, suspects: int, now: datetime) -> bool:
+    """Note a person's word that so many suspects may go, if any are held. The next whole pass begins at once."""
+    if tx.setting(held_key(location_id)) is None:
+        return False
+    tx.save_setting(confirmed_key(location_id), {"suspects": suspects, "at": now.isoformat()}, now)
+    return True
+
+
+async def confirmed_at(context: LocationContext) -> datetime | None:
+    """When a person let held deletions through that no pass has looked at since."""
+
+    def read() -> datetime | None:
+        with context.store.reading() as tx:
+            note = tx.setting(confirmed_key(context.location_id))
+        return None if note is None else datetime.fromisoformat(note["at"])
+
+    return await context.in_store(read)
+
+
+def _confirmed(context: LocationContext) -> int | None:
+    with context.store.reading() as tx:
+        note = tx.setting(confirmed_key(context.location_id))
+    return None if note is None else int(note["suspects"])
+
+
+def _settle(context: LocationContext, keys: Sequence[Callable[[str], str]]) -> None:
+    with context.store.transaction() as tx:
+        for key in keys:
+            tx.drop_setting(key(context.location_id))

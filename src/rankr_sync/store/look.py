@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, func, or_, select, text
 
 from rankr_sync import schema
 from rankr_sync.freshness import Audit, audit
@@ -225,10 +225,17 @@ def usage_curve(connection: Connection, location_id: str, since: datetime, until
 
 
 def held_deletions(connection: Connection) -> dict[str, dict[str, Any]]:
-    """Location to what the brake holds there: `suspects`, `of`, `at`."""
+    """Location to what the brake holds there: `suspects`, `of`, `at`, and `confirmed_at` if a person let it through."""
     table = schema.sync_settings
-    query = select(table.c.key, table.c.value).where(table.c.key.like("held:%"))
-    return {row.key.removeprefix("held:"): row.value for row in connection.execute(query)}
+    query = select(table.c.key, table.c.value).where(or_(table.c.key.like("held:%"), table.c.key.like("confirmed:%")))
+    notes = {row.key: row.value for row in connection.execute(query)}
+    found = {}
+    for key, note in notes.items():
+        kind, _, location_id = key.partition(":")
+        if kind == "held":
+            word = notes.get(f"confirmed:{location_id}")
+            found[location_id] = {**note, "confirmed_at": word["at"] if word else None}
+    return found
 
 
 def holders(connection: Connection, now: datetime) -> dict[str, str]:
