@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 from sqlalchemy import exc, inspect, select, text
 
-from mirror import LOCATION, account, backfill, configuration
+from mirror import account, backfill, configuration
 from rankr_sync import schema
-from rankr_sync.cli.mapping import stored_rules
 from rankr_sync.engine import context
 from rankr_sync.engine.context import Settings, compile_rules
 from rankr_sync.errors import BadConfiguration, StoreUnavailable
@@ -26,7 +25,7 @@ from rankr_sync.plan import plan_page
 from rankr_sync.store import SqlStore, Transaction, look
 from rankr_sync.store.connect import location_of
 from rankr_sync.store.copy import copy_rows
-from rankr_sync.store.upkeep import purge, remap, retry_rejects, stored_locations
+from rankr_sync.store.upkeep import purge, retry_rejects
 from rankr_sync.streams import STREAMS
 
 NOW = datetime(2026, 9, 1, 12, 0, tzinfo=UTC)
@@ -537,48 +536,6 @@ def test_rows_of_an_older_mapping_do_not_break_the_view(store: SqlStore) -> None
 
 
 # -- upkeep ------------------------------------------------------------------------------------------
-
-
-def test_remap_writes_only_what_changes(store: SqlStore) -> None:
-    """A new rule rewrites the rows that come out different, tombstones included; digests and times of others stay."""
-    write(store, "contacts", {"id": "a", "vip": "yes"}, {"id": "b"}, {"id": "gone", "vip": "no"})
-    with store.transaction() as tx:
-        tx.tombstone(CONTACTS, "loc", ["gone"], NOW)
-    assert stored_locations(store) == ["loc"]
-    assert all(not changed for _, _, changed in remap(store, "loc", rules_of(store)("loc"), LATER))
-    rule = {"source": FieldRule(source="vip")}
-    batches = list(remap(store, "loc", rules_of(store, **rule)("loc"), LATER))
-    assert batches == [("contacts", 3, 2)]
-    with store.reading() as tx:
-        rows = {row.id: row for row in tx.connection.execute(select(schema.contacts))}
-    assert {id_: row.source for id_, row in rows.items()} == {"a": "yes", "b": None, "gone": "no"}
-    assert {id_: row.synced_at for id_, row in rows.items()} == {"a": LATER, "b": NOW, "gone": LATER}
-    assert rows["gone"].deleted_at == NOW
-
-
-def test_remap_survives_a_row_that_the_database_refuses(store: SqlStore) -> None:
-    """A new rule may make a row that cannot be stored: it is a reject, and the others are mapped."""
-    long = "".join(random.Random(2).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=10_000))
-    write(store, "contacts", {"id": "a", "x": "short"}, {"id": "b", "x": long}, {"id": "c", "x": "other"})
-    rules = rules_of(store, email=FieldRule(source="x"))("loc")
-    (batch,) = remap(store, "loc", rules, LATER)
-    assert batch == ("contacts", 3, 2 if is_postgres(store) else 3)
-    found = {row["id"]: row["email"] for row in sql(store, "SELECT id, email FROM contacts")}
-    assert (found["a"], found["c"]) == ("short", "other")
-    assert rejected(store).keys() == ({"b"} if is_postgres(store) else set())
-
-
-def test_remap_needs_no_request(database_url: str) -> None:
-    """The rules for stored records are compiled from what is stored: nothing is asked of the API."""
-    sandbox, config = account(20), configuration(database_url)
-    backfill(sandbox, config)
-    requests = sandbox.stats()["requests"]
-    store = SqlStore(database_url)
-    again = config.model_copy(update={"mapping": {"contacts": {"mail": FieldRule(source="email", case="upper")}}})
-    assert sum(n for _, _, n in remap(store, LOCATION, stored_rules(store, config, LOCATION), LATER)) == 0
-    assert sum(n for _, _, n in remap(store, LOCATION, stored_rules(store, again, LOCATION), LATER)) == 20
-    store.close()
-    assert sandbox.stats()["requests"] == requests
 
 
 def test_purge_removes_what_is_past_its_retention(store: SqlStore) -> None:

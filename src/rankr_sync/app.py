@@ -17,12 +17,16 @@ from pydantic import SecretStr
 
 from rankr_sync.config import Config, Location, check_transport
 from rankr_sync.engine import Lease, LocationContext, LocationSync, Progress, Settings
+from rankr_sync.engine.context import compile_rules
 from rankr_sync.engine.observer import Observer, Unobserved
 from rankr_sync.errors import AskOwner, BadConfiguration, StoreUnavailable
 from rankr_sync.highlevel import HighLevel, Pacer, Patience, Timeouts, make_client
+from rankr_sync.model import LocationFacts
 from rankr_sync.pacing import RateBudget, affordable_interval
+from rankr_sync.plan import Rules
 from rankr_sync.store import SqlStore
 from rankr_sync.store.copy import copy_rows
+from rankr_sync.streams import STREAMS
 from rankr_sync.visits import Bounds
 
 log = structlog.get_logger()
@@ -199,6 +203,28 @@ def chosen_locations(config: Config, location: str | None) -> list[Location]:
         known = ", ".join(one.id for one in config.locations)
         raise BadConfiguration(f"location {location} is not configured", hint=f"use one of: {known}")
     return found or [Location(id=location)]
+
+
+def stored_facts(store: SqlStore, config: Config, location_id: str) -> LocationFacts:
+    """What is known of a location without asking the API."""
+    with store.reading() as tx:
+        facts = tx.facts(location_id) or LocationFacts(location_id)
+    zone = next((one.timezone for one in config.locations if one.id == location_id and one.timezone), None)
+    return replace(facts, timezone=zone or facts.timezone)
+
+
+def stored_rules(store: SqlStore, config: Config, location_id: str) -> dict[str, Rules]:
+    """The compiled mapping of a location without asking the API."""
+    location = next((one for one in config.locations if one.id == location_id), Location(id=location_id))
+    return compile_rules(stored_facts(store, config, location_id), engine_settings(config, location))
+
+
+def former_rows(store: SqlStore, config: Config, location_id: str) -> dict[str, int]:
+    """Stream to its rows that were made by a mapping other than the configuration's; only streams that have any."""
+    rules = stored_rules(store, config, location_id)
+    with store.reading() as tx:
+        counts = {name: tx.count_former(stream, location_id, rules[name].mapping) for name, stream in STREAMS.items()}
+    return {name: count for name, count in counts.items() if count}
 
 
 def location_id_of(config: Config, location: str | None) -> str | None:

@@ -15,7 +15,7 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from rankr_sync.app import App
+from rankr_sync.app import App, former_rows
 from rankr_sync.engine import Lease, LocationSync
 from rankr_sync.engine.audit import EVERY as AUDIT_EVERY
 from rankr_sync.engine.context import DELTA, FULL
@@ -108,6 +108,7 @@ class Schedule:
     def __init__(self, app: App, location: LocationSync) -> None:
         self._app = app
         self._config = app.config.schedule
+        self._whole_config, self._store = app.config, app.store
         self._location = location
         self._learned_at: datetime | None = None
         self._audited_at = location.context.now()
@@ -119,6 +120,13 @@ class Schedule:
         if is_due(now, self._learned_at, self._config.full_pass):
             await self._location.learn()
             self._learned_at = now
+            await self._location.context.in_store(self._say_former)
+
+    def _say_former(self) -> None:
+        """In the store's thread: tell of rows that a former mapping made. What comes in is mapped by the new one."""
+        id_ = self._location.context.location_id
+        if former := former_rows(self._store, self._whole_config, id_):
+            log.warning("mapping.changed", location=id_, **former, hint="rankr-sync mapping apply")
 
     async def owner(self) -> None:
         """The contacts: the first full pass until it is complete, then polls, as far as the API tells of changes."""

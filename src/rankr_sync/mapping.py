@@ -125,8 +125,21 @@ class FieldMapping:
             if overrides[target].default is None and defaults[target].default is not None:
                 # What a column needs where nothing is found, it needs with another rule too.
                 self.rules[target] = overrides[target].model_copy(update={"default": defaults[target].default})
-        self._facts = facts
+        self.defaults, self.overrides, self.facts = defaults, overrides, facts
         self._fields = tuple(self._compile(name, rule, name in columns) for name, rule in self.rules.items())
+
+    def effective(self) -> JsonObject:
+        """All that decides what a payload becomes: the rules, their custom fields by id, time zone and country."""
+        rules = {}
+        for target, rule in self.rules.items():
+            rules[target] = rule.model_dump(mode="json")
+            if rule.custom_field is not None:
+                rules[target]["custom_field"] = self.custom_field_id(rule.custom_field)
+        return {"rules": rules, "timezone": self.facts.timezone, "country": self.facts.country}
+
+    def custom_field_id(self, wanted: str) -> str:
+        """The id of a custom field that is named by its name, key or id; what is not known is taken for an id."""
+        return self.facts.custom_fields.get(wanted.casefold(), wanted)
 
     def row(self, fields: JsonObject) -> tuple[Row, tuple[str, ...]]:
         """Columns (with `extra`) of one payload, and a sentence for each value that could not be read."""
@@ -165,7 +178,7 @@ class FieldMapping:
     def _compile(self, target: str, rule: FieldRule, is_column: bool) -> _Compiled:
         default = _READERS[rule.type](rule.default)
         if rule.type == "datetime":
-            default = values.moment(rule.default, ZoneInfo(self._facts.timezone))
+            default = values.moment(rule.default, ZoneInfo(self.facts.timezone))
         return _Compiled(target, self._getter(rule), self._converter(rule), default, is_column, rule.type)
 
     def _getter(self, rule: FieldRule) -> Getter:
@@ -173,8 +186,7 @@ class FieldMapping:
             constant = rule.constant
             return lambda fields: constant
         if rule.custom_field is not None:
-            wanted = rule.custom_field
-            return _custom_field(self._facts.custom_fields.get(wanted.casefold(), wanted))
+            return _custom_field(self.custom_field_id(rule.custom_field))
         paths = tuple(_path(path) for path in rule.join or rule.source)
         if rule.join:
             separator = rule.separator
@@ -201,10 +213,10 @@ class FieldMapping:
                     return lambda value, fields: read(value)
                 return lambda value, fields: None if (found := read(value)) is None else change(found)
             case "phone":
-                region, home = rule.region, self._facts.country
+                region, home = rule.region, self.facts.country
                 return lambda value, fields: values.phone(value, region or _country(fields) or home)
             case "datetime":
-                zone = ZoneInfo(self._facts.timezone)
+                zone = ZoneInfo(self.facts.timezone)
                 return lambda value, fields: values.moment(value, zone)
             case "date":
                 return lambda value, fields: values.day(value)

@@ -108,6 +108,8 @@ class Plan:
     fetched: int = 0
     signals: Mapping[str, str] = field(default_factory=dict)
     """Id of an updated row -> what its change may say of what hangs on it; see `visits`."""
+    mapping: str = ""
+    """The digest of the field mapping that made the rows."""
 
     @property
     def changed_ids(self) -> tuple[str, ...]:
@@ -182,6 +184,29 @@ class LocationFacts:
     country: str | None = None
     custom_fields: Mapping[str, str] = field(default_factory=dict)
     """Case-folded name, or key, or id of a custom field -> its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappingState:
+    """By which field mapping the stored rows of a stream were made.
+
+    All of them by the one of `digest`, unless there is a `newer` one: that has made rows `since` that moment, and
+    the rest is of `digest`, or of several where that is None.
+    """
+
+    digest: str | None
+    newer: str | None = None
+    since: datetime | None = None
+
+    def using(self, digest: str, now: datetime) -> "MappingState":
+        """The state once a row has been made by the mapping of `digest`."""
+        if digest == self.newer or (self.newer is None and digest == self.digest):
+            return self
+        return MappingState(self.digest if self.newer is None else None, digest, now)
+
+    def is_of(self, digest: str) -> bool:
+        """Whether every row is of this mapping."""
+        return self.newer is None and self.digest == digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,10 @@ INDEX_SKEW = timedelta(milliseconds=100)
 """The search index and the record itself differ by milliseconds in dateUpdated (recordings 2026-07-17)."""
 
 
+KEPT_WITHOUT = "kept without "
+"""How the reason of a reject begins whose record is stored, but for some values that could not be read."""
+
+
 class Unmappable(Exception):
     """A record that cannot become a row; the message is the reason."""
 
@@ -46,6 +50,8 @@ class Rules:
     """Whether the payload itself says that the record is deleted."""
     says: Callable[[JsonObject, Known, bool], str] = field(default=lambda _raw, _old, _same: "")
     """What an update says of what hangs on the record, given whether its content is still the same."""
+    mapping: str = ""
+    """The digest of the field mapping: what `map` makes of a payload depends on nothing else."""
 
 
 def digest(content: JsonObject) -> str:
@@ -91,7 +97,7 @@ def plan_page(page: Page, known: Mapping[str, Known], rules: Rules) -> Plan:
         if old is not None:
             signals[record.id] = rules.says(raw, old, old.digest == fingerprint)
         if mapped.problems:
-            rejects.append(_reject(record, "kept without " + "; ".join(mapped.problems)))
+            rejects.append(_reject(record, KEPT_WITHOUT + "; ".join(mapped.problems)))
         else:
             accepted.append(record.id)
     return Plan(
@@ -104,6 +110,7 @@ def plan_page(page: Page, known: Mapping[str, Known], rules: Rules) -> Plan:
         stale=stale,
         fetched=len(page.records) + len(page.rejects),
         signals=signals,
+        mapping=rules.mapping,
     )
 
 

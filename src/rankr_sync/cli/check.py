@@ -1,14 +1,14 @@
 """The doctor: what works, what does not, and what to do about it. One line each."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import typer
 
-from rankr_sync.app import App, build, chosen_locations
-from rankr_sync.cli import common
+from rankr_sync.app import App, build, chosen_locations, former_rows
+from rankr_sync.cli import common, show
 from rankr_sync.cli.common import ConfigOption, DebugOption, LocationOption
 from rankr_sync.config import Config
 from rankr_sync.engine import LocationSync
@@ -66,6 +66,9 @@ async def _examine(config: Config, location: str | None, stop: asyncio.Event) ->
             for sync in app.locations.values():
                 async with app.leases[sync.context.location_id].held_or_lent(MOST_REQUESTS):
                     findings = await _examine_location(app, sync)
+                findings.append(
+                    _mapping(sync.context.location_id, former_rows(app.store, config, sync.context.location_id))
+                )
                 for finding in findings:
                     say(finding)
     except RankrSyncError as error:
@@ -136,6 +139,13 @@ def _first_page(walk: Walk, location_id: str) -> tuple[Request, Callable[[Answer
 
 def _lookup_of(lookup: Lookup, contact_id: str) -> tuple[Request, Callable[[Answer], Page]]:
     return lookup.request(contact_id), lambda answer: lookup.parse(contact_id, answer.payload)
+
+
+def _mapping(id_: str, former: Mapping[str, int]) -> Finding:
+    if not former:
+        return Finding(GOOD, f"{id_}: mapping", "every row is of the rules that are configured")
+    words, hint = show.former(former).split("\n  -> ")
+    return Finding(WARNING, f"{id_}: mapping", words, hint)
 
 
 def _clock(id_: str, answers: list[Answer]) -> Finding:

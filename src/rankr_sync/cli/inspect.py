@@ -2,12 +2,13 @@
 
 import asyncio
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from rankr_sync.app import build, location_id_of, open_store
+from rankr_sync.app import build, former_rows, location_id_of, open_store, stored_rules
 from rankr_sync.cli import common, show
 from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption
 from rankr_sync.config import Config
@@ -31,21 +32,28 @@ rejects_app = common.new_app("Records that could not be mapped, or only in part,
 
 def status(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
     """Show every location and stream."""
-    store, now = open_store(common.configured(config)), datetime.now(UTC)
+    settings, now = common.configured(config), datetime.now(UTC)
+    store = open_store(settings)
     with store.reading() as tx:
         state = look.state(tx.connection, now)
+    former = {id_: former_rows(store, settings, id_) for id_ in state.location_ids}
     if as_json:
-        show.as_json(status_document(store, state, now))
+        show.as_json(status_document(store, state, now, former))
     elif state.streams:
         print(f"store {store.place}\n")
         show.status(state, now)
+        for id_, rows in former.items():
+            if rows:
+                print(f"location {id_}: {show.former(rows)}")
     else:
         print(f"store {store.place} is empty\n  -> rankr-sync backfill")
     store.close()
 
 
-def status_document(store: SqlStore, state: look.State, now: datetime) -> dict[str, Any]:
-    """What `status --json` prints."""
+def status_document(
+    store: SqlStore, state: look.State, now: datetime, former: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    """What `status --json` prints. `former`: location to stream to the rows that a former mapping made."""
     return {
         "store": store.place,
         "at": now,
@@ -55,6 +63,7 @@ def status_document(store: SqlStore, state: look.State, now: datetime) -> dict[s
                 "streams": [_stream(one) for one in state.streams if one.location_id == id_],
                 "quota": next((_fields(quota) for quota in state.quotas if quota.location_id == id_), None),
                 "held_deletions": state.held.get(id_),
+                "rows_of_former_mapping": former.get(id_, {}),
             }
             for id_ in state.location_ids
         ],
@@ -183,8 +192,6 @@ def retry(
     debug: DebugOption = False,
 ) -> None:
     """Map them again."""
-    from rankr_sync.cli.mapping import stored_rules
-
     settings = common.configured(config)
     store = open_store(settings)
     tried, settled = retry_rejects(store, lambda id_: stored_rules(store, settings, id_), datetime.now(UTC), reject_id)

@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -50,6 +50,12 @@ def span(seconds: float) -> str:
             value = seconds / {"d": 86_400, "h": 3600, "min": 60}[unit]
             return f"{value:.1f}".removesuffix(".0") + f" {unit}" if value < 10 else f"{value:,.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def former(rows: Mapping[str, int]) -> str:
+    """Rows by stream that a former mapping made, and what to type."""
+    counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
+    return f"mapping changed: {counts} are of the former rules\n  -> rankr-sync mapping apply"
 
 
 def percent(share: float) -> str:

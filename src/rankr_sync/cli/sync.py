@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from rankr_sync.app import build
-from rankr_sync.cli import common, progress
+from rankr_sync.app import build, former_rows
+from rankr_sync.cli import common, progress, show
 from rankr_sync.cli.common import ConfigOption, DebugOption, LocationOption
 from rankr_sync.config import Config
 from rankr_sync.errors import BadConfiguration, RankrSyncError
@@ -59,12 +59,12 @@ async def backfill_all(config: Config, wish: Wish, stop: asyncio.Event) -> None:
     """Backfill every chosen location side by side, show it, and raise the last error if there was one."""
     unread = 0
     errors: list[tuple[str, RankrSyncError]] = []
-    with progress.shown() as (show, shown_of):
+    with progress.shown() as (show_progress, shown_of):
         async with build(
             config,
             stop=stop,
             location=wish.location,
-            on_progress=show,
+            on_progress=show_progress,
             dry_run=wish.dry_run,
             confirm_deletions=wish.confirm_deletions,
         ) as app:
@@ -86,6 +86,7 @@ async def backfill_all(config: Config, wish: Wish, stop: asyncio.Event) -> None:
                 else:
                     unread += result
             done = {id_: dict(sync.context.progress.streams) for id_, sync in app.locations.items()}
+            former = {id_: former_rows(app.store, config, id_) for id_ in app.locations}
     for id_, streams in done.items():
         for name, tally in streams.items():
             words = (
@@ -93,6 +94,9 @@ async def backfill_all(config: Config, wish: Wish, stop: asyncio.Event) -> None:
                 f" {tally.rejected:,} rejected, {tally.requests:,} requests"
             )
             typer.echo(f"{id_} {name}: {words}{' (nothing was written)' if wish.dry_run else ''}", err=True)
+    for id_, rows in former.items():
+        if rows:
+            typer.echo(f"{id_} {show.former(rows)}", err=True)
     if errors:
         for _, error in errors[:-1]:
             common.explain(error)

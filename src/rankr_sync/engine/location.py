@@ -335,6 +335,13 @@ class LocationSync:
         names = self.context.settings.streams
         return [name for name, stream in STREAMS.items() if stream.lookup and (stream.owner or name in names)]
 
+    async def look_up(self, stream: Stream, contact_id: str) -> Page:
+        """What the API sends of a contact now, for somebody who waits; nothing of it is stored. Raises NotFound."""
+        try:
+            return (await self._look_up(stream, contact_id))[2]
+        finally:
+            await self.context.in_store(self._save_usage)
+
     async def _look_up(self, stream: Stream, contact_id: str) -> tuple[Stream, Answer, Page]:
         assert stream.lookup is not None
         answer = await self.context.source.fetch(stream.lookup.request(contact_id), priority=URGENT)

@@ -29,6 +29,7 @@ from rankr_sync import schema
 from rankr_sync.model import Cursor, Known, Loan, LocationFacts, Plan, Reject, Row, Tally
 from rankr_sync.plan import digest
 from rankr_sync.store.connect import is_sqlite, is_trouble, upsert_into
+from rankr_sync.store.mapped import MappingRows
 from rankr_sync.store.visits import VisitRows
 from rankr_sync.streams import Stream
 
@@ -45,7 +46,7 @@ def slot_of(moment: datetime) -> datetime:
     return utc.replace(minute=utc.minute // 15 * 15, second=0, microsecond=0)
 
 
-class Transaction(VisitRows):
+class Transaction(VisitRows, MappingRows):
     """A transaction that is open; the store commits it when its block ends without an error."""
 
     def __init__(self, connection: Connection) -> None:
@@ -101,6 +102,8 @@ class Transaction(VisitRows):
             {**row, "location_id": location_id, "synced_at": now, "deleted_at": None}
             for row in (*plan.inserts, *plan.updates)
         ]
+        if rows and plan.mapping:
+            self.use_mapping(location_id, stream.name, plan.mapping, now)
         refused = self._upsert_rows(stream, rows)
         if refused:
             plan = replace(
@@ -150,11 +153,16 @@ class Transaction(VisitRows):
         query = select(func.count()).where(table.c.location_id == location_id, table.c.deleted_at.is_(None))
         return int(self.connection.execute(query.select_from(table)).scalar_one())
 
-    def rewrite(self, stream: Stream, location_id: str, rows: list[Row], now: datetime) -> int:
-        """Write whole rows that were mapped again, tombstones included; returns how many the database took."""
+    def rewrite(
+        self, stream: Stream, location_id: str, rows: list[Row], rejects: Sequence[Reject], now: datetime
+    ) -> list[Reject]:
+        """Write whole rows that were mapped again, tombstones included. Returns the rejects, with what the database
+        does not take.
+        """
         refused = self._upsert_rows(stream, [{**row, "synced_at": now} for row in rows])
-        self.save_rejects(stream, location_id, refused.values(), now)
-        return len(rows) - len(refused)
+        rejects = [*(one for one in rejects if one.external_id not in refused), *refused.values()]
+        self.save_rejects(stream, location_id, rejects, now)
+        return rejects
 
     def _upsert_rows(self, stream: Stream, rows: list[Row]) -> dict[str, Reject]:
         if not rows or self._refusal(lambda: self._upsert(stream.table, rows)) is None:

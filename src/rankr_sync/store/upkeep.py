@@ -1,4 +1,4 @@
-"""Upkeep of the store without the API: re-mapping from the kept payloads, retrying rejects, purging tombstones."""
+"""Upkeep of the store without the API: retrying rejects, purging tombstones, copying. Re-mapping is in `remap`."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Table, delete, or_, select, true, tuple_
 
 from rankr_sync import schema
 from rankr_sync.model import Known, Page, Record, Row
-from rankr_sync.plan import Mapped, Rules, Unmappable, plan_page
+from rankr_sync.plan import Rules, plan_page
 from rankr_sync.store import SqlStore
 from rankr_sync.streams import STREAMS, Stream
 
@@ -26,40 +26,6 @@ def stored_locations(store: SqlStore) -> list[str]:
         for stream in STREAMS.values():
             found |= set(tx.connection.execute(select(stream.table.c.location_id).distinct()).scalars())
         return sorted(found)
-
-
-def remap(
-    store: SqlStore, location_id: str, rules: Mapping[str, Rules], now: datetime
-) -> Iterator[tuple[str, int, int]]:
-    """Map every stored record again from its payload; yields (stream, rows read, rows changed) per batch.
-
-    Only rows that come out different are written. Each batch is a transaction of its own, so it can be
-    stopped and run again at any time, beside a running daemon.
-    """
-    for name, stream in STREAMS.items():
-        after = ""
-        while True:
-            with store.transaction() as tx:
-                table = stream.table
-                query = select(table).where(table.c.location_id == location_id, table.c.id > after)
-                rows = tx.connection.execute(query.order_by(table.c.id).limit(BATCH)).mappings().all()
-                if not rows:
-                    break
-                changed = [row for old in rows if (row := _mapped_again(dict(old), rules[name])) is not None]
-                written = tx.rewrite(stream, location_id, changed, now) if changed else 0
-                after = rows[-1]["id"]
-            yield name, len(rows), written
-
-
-def _mapped_again(old: Row, rules: Rules) -> Row | None:
-    """The row as the rules make it now, or None if it is as it was."""
-    try:
-        mapped: Mapped = rules.map(old["raw"], rules.normalise(old["raw"]))
-    except Unmappable:
-        return None
-    if all(old[name] == value for name, value in mapped.row.items()):
-        return None
-    return {**old, **mapped.row}
 
 
 def retry_rejects(

@@ -134,7 +134,14 @@ class Stream:
             row, problems = mapping.row({**raw, **content})
             return plan.Mapped(row, problems)
 
-        return plan.Rules(merge, lambda raw: self.normalise(raw, facts), to_row, self.is_gone, self.says)
+        return plan.Rules(
+            merge,
+            lambda raw: self.normalise(raw, facts),
+            to_row,
+            self.is_gone,
+            self.says,
+            plan.digest(mapping.effective()),
+        )
 
 
 def without(raw: JsonObject, paths: Iterable[list[str]]) -> JsonObject:
