@@ -615,55 +615,36 @@ def test_a_location_may_be_named(filled: Cli, sandbox: Sandbox, tmp_path: Path) 
 NICKNAME = '[mapping.contacts]\nnickname = { from = "firstName", case = "upper" }\n'
 
 
-def test_preview_of_a_stored_contact(filled: Cli, sandbox: Sandbox, tmp_path: Path) -> None:
-    """Source, target, value: for people and for programs, of any contact or a given one."""
-    (tmp_path / "config.toml").write_text(NICKNAME)
-    one = some_contact(sandbox)
-    found = {field["target"]: field for field in filled("mapping", "preview", "--contact", one["id"], "--json").json}
-    assert found["email"]["value"] == one["email"]
-    assert found["nickname"] == {
-        "target": "nickname",
-        "origin": "firstName",
-        "value": one["firstName"].upper() if one.get("firstName") else None,
-        "problem": None,
-    }
-    assert "nickname" in filled("mapping", "preview").out
-    filled("mapping", "preview", "--contact", "nobody").failed(1, "--sample")
-
-
-@pytest.mark.parametrize("whole", [True, False])
-def test_preview_of_a_sample(cli: Cli, tmp_path: Path, whole: bool) -> None:
-    """A whole answer and a bare record show the same; what cannot be read is marked; nothing is asked."""
-    record = {"id": "x", "firstName": "Ana", "dateAdded": "someday"}
-    answer = {"contacts": [record, {"id": "y"}], "meta": {"total": 2}, "traceId": "t"} if whole else record
-    (tmp_path / "sample.json").write_text(json.dumps(answer))
-    found = {f["target"]: f for f in cli("mapping", "preview", "--sample", "sample.json", "--json").json}
-    assert found["first_name"]["value"] == "Ana"
-    assert found["created_at"]["problem"]
-    assert "! " in cli("mapping", "preview", "--sample", "sample.json").out
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "5", '"x"', "[5]"])
-def test_a_sample_without_a_record_is_2(cli: Cli, tmp_path: Path, content: str) -> None:
-    """A file that is no sample is a matter of usage."""
-    (tmp_path / "sample.json").write_text(content)
-    result = cli("mapping", "preview", "--sample", "sample.json")
-    assert result.code == 2
-    assert "sample.json" in result.err
-    assert "Traceback" not in result.err
-
-
 def test_apply_maps_stored_rows_without_a_request(filled: Cli, sandbox: Sandbox, tmp_path: Path) -> None:
-    """A rule that is added later reaches every stored contact; a second time nothing is left to do."""
+    """A rule that is added later is told by `status`, reaches every stored contact, and is told no more."""
     (tmp_path / "config.toml").write_text(NICKNAME)
     before = sandbox.requests
-    first, second = filled("mapping", "apply"), filled("mapping", "apply")
+    told = f"mapping changed: {CONTACTS} contacts are of the former rules\n  -> rankr-sync mapping apply"
+    assert told in filled("status").out
+    assert filled("status", "--json").json["locations"][0]["rows_of_former_mapping"] == {"contacts": CONTACTS}
+    dry, first, second = filled("mapping", "apply", "--dry-run"), filled("mapping", "apply"), filled("mapping", "apply")
+    assert f"contacts: {CONTACTS} read, {CONTACTS} changed, 0 not in full (nothing was written)" in dry.out
     assert f"contacts: {CONTACTS} read, {CONTACTS} changed" in first.out
     assert f"contacts: {CONTACTS} read, 0 changed" in second.out
+    assert "mapping changed" not in filled("status").out
     assert sandbox.requests == before
     found = sql(tmp_path, "SELECT first_name, nickname FROM contacts_mapped WHERE first_name IS NOT NULL")
     assert found
     assert all(row["nickname"] == row["first_name"].upper() for row in found)
+
+
+def test_a_changed_mapping_is_told_where_a_sync_begins(filled: Cli, tmp_path: Path) -> None:
+    """`check` and `backfill` say what to type."""
+    (tmp_path / "config.toml").write_text(NICKNAME)
+    checked = filled("check")
+    assert checked.code == 0
+    assert (
+        f"mapping changed: {CONTACTS} contacts are of the former rules\n      -> rankr-sync mapping apply"
+        in checked.out
+    )
+    copied = filled("backfill", "--stream", "contacts")
+    assert copied.code == 0
+    assert "mapping changed: " in copied.err
 
 
 # -- rejects -----------------------------------------------------------------------------------------
