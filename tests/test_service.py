@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import re
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -24,9 +26,11 @@ from rankr_sync.errors import BadConfiguration, TokenRefused
 from rankr_sync.sandbox import RateLimit
 from rankr_sync.service.health import LONGEST_BEAT, Bound, Seen, judge
 from rankr_sync.service.metrics import Metrics
+from rankr_sync.service.probe import is_alive, listen_of
 from rankr_sync.service.server import listen
 from rankr_sync.store import SqlStore, look
 from service import PASSWORD, Surface, surface
+from test_interrupted import environment
 
 DOCS = Path(__file__).parents[1] / "docs" / "operations.md"
 NOW = datetime(2026, 11, 1, 12, 7, 30, tzinfo=UTC)
@@ -241,7 +245,7 @@ def test_the_documented_metrics_are_those_that_are_told(sqlite_url: str) -> None
 
     told = {}
     for family in text_string_to_metric_families(asyncio.run(work())):
-        if family.name.startswith("rankr_sync_") and not family.name.endswith("_created"):
+        if family.name.startswith("rankr_sync_"):
             labels = {label for sample in family.samples for label in sample.labels} - {"le"}
             told[family.name + ("_total" if family.type == "counter" else "")] = (family.type, labels)
     written = {}
@@ -348,3 +352,48 @@ def test_a_busy_port_and_an_address_elsewhere_are_said_in_a_sentence() -> None:
     with pytest.raises(BadConfiguration, match="cannot be used"):
         listen(Http(listen="192.0.2.1:8700", password=SecretStr(PASSWORD)))
     assert listen(Http(listen="off")) is None
+
+
+# -- the probe ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_the_containers_probe_asks_the_daemon(sqlite_url: str) -> None:
+    """Alive while it serves, not when nobody listens; where nothing is to be served there is nothing to complain of."""
+
+    async def work(url: str) -> bool:
+        return await asyncio.to_thread(is_alive, url.removeprefix("http://").replace("127.0.0.1", "0.0.0.0"))
+
+    async def connect() -> bool:
+        async with connected(account(0), configuration(sqlite_url)) as app:
+            alive: bool = await run_daemon(app, free(), work)
+            return alive
+
+    assert asyncio.run(connect())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    assert not is_alive(f"127.0.0.1:{port}")
+    assert is_alive("off")
+
+
+def test_the_probe_finds_the_address_as_the_daemon_does(tmp_path: Path) -> None:
+    """The environment before the file, the file before the default."""
+    file = tmp_path / "config.toml"
+    file.write_text('[http]\nlisten = "127.0.0.1:9000"\n')
+    assert listen_of({"RANKR_SYNC_CONFIG": str(file), "RANKR_SYNC_HTTP__LISTEN": "off"}) == "off"
+    assert listen_of({"RANKR_SYNC_CONFIG": str(file)}) == "127.0.0.1:9000"
+    assert listen_of({"RANKR_SYNC_CONFIG": str(tmp_path / "none.toml")}) == Http().listen
+
+
+@pytest.mark.process
+def test_run_on_a_busy_port_ends_with_what_to_type(sqlite_url: str, tmp_path: Path) -> None:
+    """Exit code 2 before anything is opened, a sentence, and the variable to set."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        env = environment("http://127.0.0.1:1", sqlite_url)
+        env["RANKR_SYNC_HTTP__LISTEN"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [sys.executable, "-m", "rankr_sync", "run"]
+        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "cannot be used" in done.stderr
+    assert "RANKR_SYNC_HTTP__LISTEN=" in done.stderr
+    assert not (tmp_path / "rankr.db").exists()

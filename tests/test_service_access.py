@@ -109,6 +109,9 @@ def test_everything_but_health_and_the_sign_in_page_is_closed(asked: Callable[..
 
     async def work(made: Surface) -> dict[str, int]:
         paths = ["/page", "/", "/metrics", "/nothing", "/login", "/healthz", "/readyz", "/static/nothing"]
+        for path in ("/static/../page", "/static/%2e%2e/page", "/healthz/../page", "/login/../page", "//page"):
+            answer = await made.visitor.get(httpx.URL(HOST).copy_with(raw_path=path.encode()))
+            assert "csrf" not in answer.text, path
         return {path: (await made.visitor.get(path)).status_code for path in paths}
 
     closed = dict.fromkeys(["/page", "/", "/metrics", "/nothing"], 303)
@@ -266,13 +269,21 @@ def test_guesses_from_many_addresses_are_slowed_together(asked: Callable[..., An
 
 
 def test_guesses_of_tokens_are_slowed_too(asked: Callable[..., Any]) -> None:
-    """A program that guesses is as slow as a person."""
+    """A program that guesses is as slow as a person; it keeps neither others' programs out nor people."""
 
-    async def work(made: Surface) -> list[int]:
-        headers = {"authorization": "Bearer wrong"}
-        return [(await made.visitor.get("/metrics", headers=headers)).status_code for _ in range(FREE + 2)]
+    async def work(made: Surface) -> None:
+        wrong, right = {"authorization": "Bearer wrong"}, {"authorization": f"Bearer {TOKEN}"}
+        codes = [(await made.visitor.get("/metrics", headers=wrong)).status_code for _ in range(FREE + 2)]
+        assert codes == [401] * (FREE + 1) + [429]
+        assert (await made.visitor.get("/metrics", headers=right)).status_code == 429
+        for number in range(2 * TOGETHER):
+            async with made.another(address=f"198.51.100.{number}") as other:
+                assert (await other.get("/metrics", headers=wrong)).status_code == 401
+        async with made.another() as monitor:
+            assert (await monitor.get("/metrics", headers=right)).status_code == 200
+        assert (await sign_in(made.visitor)).status_code == 303
 
-    assert asked(work, **with_password()) == [401] * (FREE + 1) + [429]
+    asked(work, **with_password())
 
 
 def test_the_wait_doubles_and_the_memory_is_bounded() -> None:

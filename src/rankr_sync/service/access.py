@@ -63,6 +63,9 @@ class Access:
     cookie: str = "rankr_sync"
     sessions: Sessions = field(default_factory=lambda: Sessions(lambda: b"", time.time))
     slowdown: Slowdown = field(default_factory=Slowdown)
+    """Of passwords."""
+    token_slowdown: Slowdown = field(default_factory=lambda: Slowdown(together=None))
+    """Of tokens: whoever guesses from elsewhere must not keep the monitoring out."""
     clock: Callable[[], float] = time.monotonic
 
     @property
@@ -193,13 +196,13 @@ class Visit:
         access, now = self.access, self.access.clock()
         assert access.token is not None
         assert self._offered is not None
-        if (seconds := access.slowdown.wait(self.address, now)) > 0:
+        if (seconds := access.token_slowdown.wait(self.address, now)) > 0:
             return too_fast(seconds)
         if access.token.is_(self._offered):
-            access.slowdown.succeeded(self.address)
+            access.token_slowdown.succeeded(self.address)
             self.is_program = True
             return None
-        access.slowdown.failed(self.address, now)
+        access.token_slowdown.failed(self.address, now)
         log.warning("http.refused", address=self.address, what="token")
         return _refused(401, "the token is not right", "see http.token", {"www-authenticate": "Bearer"})
 

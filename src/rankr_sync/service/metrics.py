@@ -9,7 +9,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -47,6 +55,8 @@ class Metrics(Collector):
     """An `Observer` that counts, and a registry that also tells the `Figures` it was last given."""
 
     def __init__(self) -> None:
+        # When each series began is twice the text, and nothing that anybody asks.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.figures: Figures | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)

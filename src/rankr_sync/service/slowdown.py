@@ -16,11 +16,12 @@ MOST_ADDRESSES = 1000
 
 
 class Slowdown:
-    """Failed attempts, by address and in all. Forgets the oldest addresses first, so that it never grows."""
+    """Failed attempts, by address and, unless `together` is None, in all. Forgets the oldest first: it never grows."""
 
-    def __init__(self) -> None:
+    def __init__(self, together: int | None = TOGETHER) -> None:
         self._by_address: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        self._all: deque[float] = deque(maxlen=TOGETHER)
+        self._together = together
+        self._all: deque[float] = deque(maxlen=together or 0)
 
     def wait(self, address: str, now: float) -> float:
         """Seconds until this address may try again; 0: now."""
@@ -28,7 +29,7 @@ class Slowdown:
         own = 0.0
         if failures > FREE and now - at < FORGOTTEN_AFTER:
             own = at + min(LONGEST, 2.0 ** (failures - FREE - 1)) - now
-        all_ = self._all[0] + MINUTE - now if len(self._all) == TOGETHER else 0.0
+        all_ = self._all[0] + MINUTE - now if self._together and len(self._all) == self._together else 0.0
         return max(0.0, own, all_)
 
     def failed(self, address: str, now: float) -> None:
