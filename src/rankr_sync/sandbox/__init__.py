@@ -7,12 +7,17 @@ Read `sandbox` first (the account as one object), then `exchange` (one request),
 
 from .app import create_app
 from .faults import FaultPlan
+from .oauth import APP_ID, CLIENT_ID, CLIENT_SECRET, COMPANY_ID
 from .options import DEFAULT_LOCATION_ID, DEFAULT_TOKEN, RateLimit, SandboxOptions, location_id, token_of
 from .sandbox import Call, Sandbox
 from .serve import running, serve
 from .world import Location, UnknownIdError
 
 __all__ = [
+    "APP_ID",
+    "CLIENT_ID",
+    "CLIENT_SECRET",
+    "COMPANY_ID",
     "DEFAULT_LOCATION_ID",
     "DEFAULT_TOKEN",
     "Call",

@@ -1,4 +1,4 @@
-"""Who may call what: tokens, scopes, versions. OAuth endpoints would add their tokens to the same table."""
+"""Who may call what: tokens, scopes, versions. The tokens of OAuth (`oauth`) are in the same table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ class Grant:
     """What a token opens."""
 
     locations: tuple[str, ...]
+    """Empty for the token of an agency, which opens no location by itself."""
     scopes: frozenset[str]
+    company_id: str | None = None
+    """Whose agency's token it is, if it is one."""
+    ends_at: float | None = None
+    """Epoch seconds; None for a private integration token, which does not end."""
 
 
 class Tokens:
@@ -49,14 +54,20 @@ class Tokens:
         self._grants[token] = granted
         return granted
 
+    def grant_until(self, token: str, user_type: str, id_: str, scopes: frozenset[str], ends_at: float) -> None:
+        """Make an OAuth token valid until then: of a location, or of an agency (`Company`)."""
+        agency = user_type == "Company"
+        self._grants[token] = Grant(() if agency else (id_,), scopes, id_ if agency else None, ends_at)
+
     def revoke(self, token: str) -> None:
         """From now on the token is unknown."""
         self._grants.pop(token, None)
 
-    def find(self, authorization: str) -> Grant | None:
-        """The grant of an `Authorization: Bearer ...` value."""
+    def find(self, authorization: str, now: float) -> Grant | None:
+        """The grant of an `Authorization: Bearer ...` value, unless it has ended."""
         kind, _, token = authorization.partition(" ")
-        return self._grants.get(token.strip()) if kind.lower() == "bearer" else None
+        found = self._grants.get(token.strip()) if kind.lower() == "bearer" else None
+        return None if found is None or (found.ends_at is not None and found.ends_at <= now) else found
 
 
 def unknown_token(authorization: str) -> ApiError:
@@ -69,6 +80,11 @@ def unknown_token(authorization: str) -> ApiError:
 def missing_scope() -> ApiError:
     """401, not 403; the same text was seen as a passing outage on valid tokens (docs#217)."""
     return ApiError(401, "The token is not authorized for this scope.")
+
+
+def agency_token() -> ApiError:
+    """401 for an agency's token where only a location's will do (field)."""
+    return ApiError(401, "This authClass type is not allowed to access this scope. Please reach out to support team.")
 
 
 def foreign_location() -> ApiError:

@@ -10,8 +10,16 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
-from . import routes_calendars, routes_contact_writes, routes_contacts, routes_notes, routes_reference, routes_tasks
-from .access import Grant, check_version, foreign_location, missing_scope, unknown_token
+from . import (
+    routes_calendars,
+    routes_contact_writes,
+    routes_contacts,
+    routes_notes,
+    routes_oauth,
+    routes_reference,
+    routes_tasks,
+)
+from .access import Grant, agency_token, check_version, foreign_location, missing_scope, unknown_token
 from .errors import ApiError, bad, invalid
 from .faults import AFTER_THE_FACT, Kind
 from .limits import Header
@@ -77,6 +85,8 @@ class Exchange:
 
     def answer(self, incoming: Incoming) -> Outgoing:
         """The answer, remembered in `calls` and counted."""
+        if routes_oauth.is_oauth(incoming.path):
+            return self._authorise(incoming)
         sandbox = self._sandbox
         with sandbox.lock:
             now = sandbox.now()
@@ -85,7 +95,7 @@ class Exchange:
             route, params = found if found is not None else (None, {})
             query = _query(incoming.query_string)
             body, body_error = _parse(incoming.content)
-            grant = sandbox.tokens.find(incoming.authorization)
+            grant = sandbox.tokens.find(incoming.authorization, now)
             location: Location | None = None
             headers: list[Header] = []
             fault: Kind | None = None
@@ -93,6 +103,9 @@ class Exchange:
                 if grant is None:
                     check_version(incoming.version)
                     raise unknown_token(incoming.authorization)
+                if grant.company_id is not None:
+                    check_version(incoming.version)
+                    raise agency_token()
                 location, refusal = _locate(sandbox, grant, route, params, query, body)
                 verdict = sandbox.buckets[location.id].take(now)
                 headers = verdict.headers
@@ -109,19 +122,43 @@ class Exchange:
             except ApiError as error:
                 outgoing = self._json(error.status, dict(error.body), headers)
             outgoing.headers.append((b"date", _http_date(int(now))))
-            self._remember(now, incoming, route, location, outgoing, query, body)
+            self._remember(now, incoming, route.name if route else "unknown", location, outgoing, query, body)
         return outgoing
+
+    def _authorise(self, incoming: Incoming) -> Outgoing:
+        """The answer of an endpoint of OAuth: no location's limits, but faults, and a place among the calls."""
+        sandbox = self._sandbox
+        with sandbox.lock:
+            now = sandbox.now()
+            fault: Kind | None = None
+            query = _query(incoming.query_string)
+            asked = routes_oauth.Asked(
+                incoming.method, incoming.path, query, routes_oauth.fields(incoming.content),
+                incoming.authorization, incoming.version, now,
+            )  # fmt: skip
+            try:
+                fault = sandbox.faults.draw(incoming.method, incoming.path, incoming.path)
+                outgoing = self._faulty(fault, []) or _spoilt(self._told(routes_oauth.answer(sandbox, asked)), fault)
+            except ApiError as error:
+                outgoing = self._json(error.status, dict(error.body), [])
+            outgoing.headers.append((b"date", _http_date(int(now))))
+            name = f"{incoming.method} {incoming.path}"
+            self._remember(now, incoming, name, None, outgoing, query, {"grant_type": asked.fields.get("grant_type")})
+        return outgoing
+
+    def _told(self, told: routes_oauth.Told) -> Outgoing:
+        if told.location is not None:
+            return Outgoing(302, [(b"location", told.location.encode())], b"")
+        if told.page is not None:
+            return Outgoing(told.status, [HTML_TYPE], told.page.encode())
+        return self._json(told.status, told.payload, [])
 
     def _good(self, route: Route, request: Request, headers: list[Header], fault: Kind | None) -> Outgoing:
         try:
             status, payload = route.handler(request)
         except UnknownIdError as error:
             raise request.not_found("Record", str(error.args[0])) from None
-        outgoing = self._json(status, payload, headers)
-        outgoing.fault = fault if fault in AFTER_THE_FACT else None
-        if fault == "half-json":
-            outgoing.content = outgoing.content[: len(outgoing.content) // 2]
-        return outgoing
+        return _spoilt(self._json(status, payload, headers), fault)
 
     def _json(self, status: int, payload: dict[str, Any], headers: list[Header]) -> Outgoing:
         payload["traceId"] = self._sandbox.trace_id()
@@ -148,7 +185,7 @@ class Exchange:
         self,
         now: float,
         incoming: Incoming,
-        route: Route | None,
+        route: str,
         location: Location | None,
         outgoing: Outgoing,
         query: dict[str, str],
@@ -159,7 +196,7 @@ class Exchange:
         where = location.id if location is not None else None
         sandbox.calls.append(Call(now, incoming.method, incoming.path, where, status, query, body))
         sandbox.requests += 1
-        sandbox.by_route[route.name if route is not None else "unknown"] += 1
+        sandbox.by_route[route] += 1
         sandbox.by_status[status] += 1
 
 
@@ -170,6 +207,14 @@ FAULTY_ANSWERS: dict[str, Answer] = {
     "401": (401, dict(missing_scope().body)),  # seen as an outage on valid tokens (docs#217)
     "403": (403, dict(foreign_location().body)),
 }
+
+
+def _spoilt(outgoing: Outgoing, fault: Kind | None) -> Outgoing:
+    """The answer of a request that took effect, and of which no good news arrives."""
+    outgoing.fault = fault if fault in AFTER_THE_FACT else None
+    if fault == "half-json":
+        outgoing.content = outgoing.content[: len(outgoing.content) // 2]
+    return outgoing
 
 
 _NO_QUERY: dict[str, str] = {}

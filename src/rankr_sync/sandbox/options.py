@@ -89,6 +89,10 @@ class SandboxOptions:
     tasks_search_rows: Literal["lean", "rich"] = "lean"
     """`rich` adds what field notes of 2026-09 saw: status 201, `dateAdded`, `dateUpdated`, `deleted`, `status`, and a
     `searchAfter` in each row that may be sent back instead of `skip`."""
+    token_lasts: float = 86_400.0
+    """Seconds that an OAuth access token is good for; private integration tokens do not end."""
+    http_redirects: bool = False
+    """Whether OAuth may redirect to plain http on this machine, which the real one refuses."""
     not_found_status: Literal[400, 404] = 400
     allow_duplicates: bool = True
     maxlen: int = 100_000

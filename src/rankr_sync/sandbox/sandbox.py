@@ -18,6 +18,7 @@ from .access import Grant, Tokens
 from .churn import Churn
 from .faults import FaultPlan
 from .limits import Bucket
+from .oauth import Authority
 from .options import DEFAULT_LOCATION_ID, SandboxOptions, location_id, token_of
 from .reference import Record
 from .search import Searcher
@@ -59,6 +60,7 @@ class Sandbox:
         self.tokens = Tokens()
         for number, name in enumerate(self.locations, start=1):
             self.tokens.grant(token_of(number), [name])
+        self.oauth = Authority(self.tokens, list(self.locations), self.options.token_lasts)
         self.buckets = {name: Bucket(self.options) for name in self.locations}
         self.searchers = {name: Searcher(location) for name, location in self.locations.items()}
         self.task_searches: dict[tuple[str, str], tuple[tuple[int, int], list[Record]]] = {}
