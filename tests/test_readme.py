@@ -30,6 +30,7 @@ def test_every_command_of_the_readme_is_known() -> None:
 
 
 @pytest.mark.process
+@pytest.mark.timeout(400)
 def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     """Every `rankr-sync` command of the README, in its order, exits 0 on an account in which Jane exists."""
     limit = RateLimit(1_000_000, 1.0)
