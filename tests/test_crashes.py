@@ -19,7 +19,7 @@ from rankr_sync import visits
 from rankr_sync.config import Config, Deletions
 from rankr_sync.engine import LocationSync
 from rankr_sync.errors import StoreUnavailable, TryLater, Unreachable
-from rankr_sync.highlevel import HighLevel, Pacer, Patience, Timeouts, make_client
+from rankr_sync.highlevel import HighLevel, Pacer, Patience, PrivateToken, Timeouts, make_client
 from rankr_sync.model import Request
 from rankr_sync.pacing import RateBudget
 from rankr_sync.sandbox import RateLimit, Sandbox, create_app
@@ -353,7 +353,7 @@ def source(client: httpx.AsyncClient, base_url: str) -> HighLevel:
         client,
         base_url=base_url,
         location_id="loc",
-        token=lambda: "pit-secret",
+        credentials=PrivateToken("pit-secret"),
         version="2021-07-28",
         pacer=Pacer(RateBudget(None, now=0.0)),
         patience=Patience(attempts=1),

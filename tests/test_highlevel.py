@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from mirror import LOCATION
 from rankr_sync import __version__
-from rankr_sync.app import TokenFile, token_of
+from rankr_sync.access import credentials_of
 from rankr_sync.config import Api, Config, Location
 from rankr_sync.errors import (
     BadAnswer,
@@ -37,7 +37,7 @@ from rankr_sync.errors import (
     TokenRefused,
     Unreachable,
 )
-from rankr_sync.highlevel import HighLevel, Pacer, Patience, Timeouts, make_client
+from rankr_sync.highlevel import HighLevel, Pacer, Patience, PrivateToken, Timeouts, TokenFile, make_client
 from rankr_sync.model import Answer, Request
 from rankr_sync.pacing import RateBudget, RateLimit
 from rankr_sync.sandbox import DEFAULT_TOKEN, Sandbox, SandboxOptions, running
@@ -88,12 +88,24 @@ class Script:
         return caught.value
 
 
+class Rotating(PrivateToken):
+    """Credentials that have another token when the first is refused."""
+
+    def __init__(self) -> None:
+        super().__init__("old")
+
+    async def refused(self, token: str) -> None:
+        """Take the next."""
+        assert token == "old"
+        self._token = "new"
+
+
 def source(client: httpx.AsyncClient, **options: Any) -> HighLevel:
     """A source with short defaults."""
     defaults: dict[str, Any] = {
         "base_url": "https://api.test",
         "location_id": "loc",
-        "token": lambda: TOKEN,
+        "credentials": PrivateToken(TOKEN),
         "version": "2021-07-28",
         "pacer": Pacer(RateBudget(None, now=0.0)),
         "patience": Patience(attempts=3, seconds=60),
@@ -403,10 +415,19 @@ def test_a_429_that_stays_goes_up(headers: dict[str, str], asked: float | None) 
 
 def test_each_location_asks_with_its_own_token_each_time() -> None:
     """The token is asked for with every attempt, so a new one is used as soon as it is there."""
-    tokens = iter(["old", "new"])
-    api = Script(api_error(401, "Invalid JWT"), GOOD, token=lambda: next(tokens))
+    api = Script(api_error(401, "Invalid JWT"), GOOD, credentials=Rotating())
     api.fetch()
     assert [request.headers["authorization"] for request in api.seen] == ["Bearer old", "Bearer new"]
+
+
+@pytest.mark.parametrize(
+    "words", ["The token is not authorized for this scope.", "This authClass type is not allowed", "version header"]
+)
+def test_a_401_about_something_else_does_not_cost_the_token(words: str) -> None:
+    """A missing scope, the wrong kind of token or a missing Version header is not mended by another token."""
+    credentials = Rotating()
+    Script(api_error(401, words), GOOD, credentials=credentials).fetch()
+    assert asyncio.run(credentials.token()) == "old"
 
 
 @given(
@@ -449,7 +470,7 @@ def sandbox() -> Iterator[tuple[str, Sandbox]]:
 @contextlib.asynccontextmanager
 async def real_source(base_url: str, **options: Any) -> AsyncIterator[HighLevel]:
     """A source over the program's own transport, quick to lose patience."""
-    quick = {"patience": Patience(attempts=3, seconds=30, first_wait=0.01), "token": lambda: DEFAULT_TOKEN}
+    quick = {"patience": Patience(attempts=3, seconds=30, first_wait=0.01), "credentials": PrivateToken(DEFAULT_TOKEN)}
     async with make_client(Timeouts(connect=1.0, read=0.3), 8, tls=False) as client:
         yield source(client, base_url=base_url, **(quick | options))
 
@@ -499,7 +520,7 @@ def test_a_body_that_drips_is_cut_off(sandbox: tuple[str, Sandbox]) -> None:
     async def patiently() -> Answer:
         async with make_client(Timeouts(connect=1.0, read=5.0), 8, tls=False) as client:
             patience = Patience(attempts=2, seconds=30, first_wait=0.01)
-            options = {"base_url": base_url, "token": lambda: DEFAULT_TOKEN, "patience": patience}
+            options = {"base_url": base_url, "credentials": PrivateToken(DEFAULT_TOKEN), "patience": patience}
             return await source(client, total_timeout=0.8, **options).fetch(LIST)
 
     assert asyncio.run(patiently()).requests == 2
@@ -846,16 +867,20 @@ def test_token_precedence(tmp_path: Path) -> None:
         (config({"token": SecretStr("  ")}, **api), "shared"),
     ]
     for settings_, token in cases:
-        assert token_of(settings_, settings_.locations[0])() == token
+        assert asyncio.run(credentials_of(settings_, settings_.locations[0]).token()) == token
     with pytest.raises(BadConfiguration, match="no token"):
-        token_of(config({}), Location(id="loc"))
+        credentials_of(config({}), Location(id="loc"))
 
 
 def test_a_changed_token_file_is_read_again(tmp_path: Path) -> None:
     """A rotated secret is used with the next request, without a restart."""
     file = tmp_path / "token"
     file.write_text("first\n")
-    read = TokenFile(file)
+    secret = TokenFile(file)
+
+    def read() -> str:
+        return asyncio.run(secret.token())
+
     assert read() == "first"
     file.write_text("second\n")
     os.utime(file, ns=(1, 1))
@@ -867,6 +892,12 @@ def test_a_changed_token_file_is_read_again(tmp_path: Path) -> None:
     file.unlink()
     file.symlink_to(other)
     assert read() == "third"
+    # The same date, to the nanosecond: only a refusal makes it worth a look.
+    other.write_text("fourth\n")
+    os.utime(other, ns=(2, 2))
+    assert read() == "third"
+    asyncio.run(secret.refused("third"))
+    assert read() == "fourth"
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"pit-1\npit-2\n", b"pit 1", "pit-é".encode(), b"\xff\xfe"])
@@ -875,12 +906,13 @@ def test_a_token_file_without_a_token_is_a_sentence(tmp_path: Path, content: byt
     file = tmp_path / "token"
     file.write_bytes(content)
     with pytest.raises(BadConfiguration) as caught:
-        TokenFile(file)()
+        TokenFile(file)
     assert caught.value.hint
     assert "pit" not in str(caught.value)
 
 
 def test_a_missing_token_file_is_a_sentence(tmp_path: Path) -> None:
     """A file that is not there is named."""
+    settings_ = config({}, token_file=tmp_path / "nowhere")
     with pytest.raises(BadConfiguration, match="nowhere"):
-        token_of(config({}, token_file=tmp_path / "nowhere"), Location(id="loc"))
+        credentials_of(settings_, settings_.locations[0])

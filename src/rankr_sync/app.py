@@ -9,19 +9,19 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import httpx
 import structlog
-from pydantic import SecretStr
 
+from rankr_sync.access import credentials_of, keeper_of, needs_grants, open_client, opened_locations
 from rankr_sync.config import Config, Location, check_transport
 from rankr_sync.engine import Lease, LocationContext, LocationSync, Progress, Settings
 from rankr_sync.engine.context import compile_rules
 from rankr_sync.engine.observer import Observer, Unobserved
 from rankr_sync.errors import AskOwner, BadConfiguration, StoreUnavailable
-from rankr_sync.highlevel import HighLevel, Pacer, Patience, Timeouts, make_client
+from rankr_sync.highlevel import HighLevel, Pacer, Patience
 from rankr_sync.model import LocationFacts
+from rankr_sync.oauth import Keeper
 from rankr_sync.pacing import RateBudget, affordable_interval
 from rankr_sync.plan import Rules
 from rankr_sync.store import SqlStore
@@ -46,9 +46,11 @@ class App:
         stop: asyncio.Event,
         now: Callable[[], datetime],
         observer: Observer,
+        keeper: Keeper | None = None,
     ) -> None:
         self.config = config
         self.store = store
+        self.keeper = keeper
         self.stop = stop
         self.locations: dict[str, LocationSync] = {}
         self.leases: dict[str, Lease] = {}
@@ -73,7 +75,7 @@ class App:
             self.client,
             base_url=self.config.api.base_url,
             location_id=location.id,
-            token=token_of(self.config, location),
+            credentials=credentials_of(self.config, location, self.keeper),
             version=self.config.api.version,
             pacer=Pacer(self._budget(location.id, now()), on_day_spent=_say_spent(location.id)),
             patience=Patience(self.config.api.attempts, self.config.api.retry_for.total_seconds()),
@@ -125,6 +127,8 @@ class App:
             await lease.stop()
         for source in self.sources.values():
             source.pacer.close()
+        if self.keeper is not None:
+            await self.keeper.close()
         await self.client.aclose()
         self._thread.shutdown(wait=True)
         with contextlib.suppress(StoreUnavailable):
@@ -147,20 +151,25 @@ async def build(
 ) -> AsyncIterator[App]:
     """Everything for `config`, for one location or all.
 
-    `dry_run`: work on a scratch copy of the store, so that everything happens as it would and nothing is written.
-    `observer` is told what happens.
-    Raises BadConfiguration, SchemaTooNew or StoreUnavailable.
+    `dry_run`: work on a scratch copy of the store, so that everything happens as it would and nothing is written
+    (but tokens that are refreshed meanwhile: the old ones are spent). Without configured locations, those that OAuth
+    logins open. `observer` is told what happens.
+    Raises BadConfiguration, SchemaTooNew or StoreUnavailable; where OAuth is asked, AskOwner and TryLater.
     """
     check_transport(config)
     chosen = chosen_locations(config, location)
     store, scratch = open_store(config), contextlib.ExitStack()
+    client = client or open_client(config)
+    keeper = None
+    if needs_grants(config, chosen):
+        tokens = scratch.enter_context(contextlib.closing(SqlStore(config.database.url))) if dry_run else store
+        keeper = keeper_of(config, tokens, client, now)
     if dry_run:
         store = scratch.enter_context(_scratch_copy(store, config))
-    timeouts = Timeouts(config.api.connect_timeout.total_seconds(), config.api.read_timeout.total_seconds())
-    tls = config.api.base_url.startswith("https:")
-    client = client or make_client(timeouts, config.api.concurrency + 8, tls=tls)
-    app = App(config, store, client, stop or asyncio.Event(), now, observer)
+    app = App(config, store, client, stop or asyncio.Event(), now, observer, keeper)
     try:
+        if keeper is not None and not config.locations:
+            chosen = await opened_locations(keeper, location)
         for one in chosen:
             app.add(one, on_progress, confirm_deletions=confirm_deletions)
         gc.freeze()  # what is loaded by now stays: no need to look through it for garbage again and again
@@ -190,8 +199,8 @@ def open_store(config: Config) -> SqlStore:
 
 
 def chosen_locations(config: Config, location: str | None) -> list[Location]:
-    """The configured locations, or the one that is asked for. Raises BadConfiguration."""
-    if not config.locations and location is None:
+    """The configured locations, or the one that is asked for; none where OAuth tells them. Raises BadConfiguration."""
+    if not config.locations and location is None and config.oauth.client_id is None:
         raise BadConfiguration(
             "no location is configured",
             hint="set RANKR_SYNC_LOCATIONS to the id of your sub-account (Settings > Business Profile)",
@@ -238,52 +247,6 @@ def _say_spent(location_id: str) -> Callable[[float], None]:
         log.warning("quota.spent", location=location_id, waits_seconds=round(seconds), until=until)
 
     return say
-
-
-def token_of(config: Config, location: Location) -> Callable[[], str]:
-    """What gives a location's token. A token file is read again when it has changed."""
-    for secret, file in ((location.token, location.token_file), (config.api.token, config.api.token_file)):
-        if secret is not None and secret.get_secret_value().strip():
-            return _constant(secret)
-        if file is not None:
-            reader = TokenFile(file)
-            reader()
-            return reader
-    raise BadConfiguration(
-        "no token is configured",
-        hint="set RANKR_SYNC_API__TOKEN to a private integration token (or RANKR_SYNC_API__TOKEN_FILE)",
-    )
-
-
-def _constant(secret: SecretStr) -> Callable[[], str]:
-    token = secret.get_secret_value().strip()
-    if not token:
-        raise BadConfiguration("the token is empty", hint="check api.token_file")
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise BadConfiguration("the token holds characters that no token has", hint="copy it again")
-    return lambda: token
-
-
-class TokenFile:
-    """A file that holds a token (Docker and Kubernetes secrets); read again when it changes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read_at = -1
-        self._token = ""
-
-    def __call__(self) -> str:
-        """The token. Raises BadConfiguration when the file cannot be read."""
-        try:
-            changed_at = self._path.stat().st_mtime_ns
-            if changed_at != self._read_at:
-                self._token = _constant(SecretStr(self._path.read_text(encoding="utf-8")))()
-                self._read_at = changed_at
-        except (OSError, UnicodeDecodeError):
-            raise BadConfiguration(
-                f"the token file {self._path} cannot be read", hint="check api.token_file and its permissions"
-            ) from None
-        return self._token
 
 
 def engine_settings(config: Config, location: Location) -> Settings:

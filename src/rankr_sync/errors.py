@@ -84,6 +84,14 @@ class TokenRefused(AskOwner):
     """The token is missing, wrong, expired or revoked."""
 
 
+class GrantMissing(AskOwner):
+    """Nobody has logged in by OAuth where that is needed."""
+
+
+class GrantEnded(AskOwner):
+    """An OAuth login is over, and reconnecting did not help: its refresh token is refused as invalid."""
+
+
 class ScopeMissing(AskOwner):
     """The token is valid but lacks the scope of this endpoint."""
 

@@ -149,6 +149,7 @@ def serve_sandbox(
         fault_rate=fault_rate,
         churn=churn,
         index_lag=index_lag,
+        http_redirects=True,
     )
     try:
         serve(options, host, port, lambda base_url: _greet(base_url, locations))
@@ -157,7 +158,7 @@ def serve_sandbox(
 
 
 def _greet(base_url: str, locations: int) -> None:
-    from rankr_sync.sandbox import location_id, token_of
+    from rankr_sync.sandbox import CLIENT_ID, CLIENT_SECRET, location_id, token_of
 
     print(f"Simulated HighLevel API on {base_url}. In another terminal:\n")
     print(f"export RANKR_SYNC_API__BASE_URL={base_url}")
@@ -166,5 +167,12 @@ def _greet(base_url: str, locations: int) -> None:
     print("rankr-sync backfill && rankr-sync run\n", flush=True)
     if locations > 1:
         print(f"The other {locations - 1} locations follow the same pattern, each with its own token.", flush=True)
+    print("\nOr log in by OAuth 2.0, instead of the token and the location:\n")
+    print(f"export RANKR_SYNC_OAUTH__CLIENT_ID={CLIENT_ID}")
+    print(f"export RANKR_SYNC_OAUTH__CLIENT_SECRET={CLIENT_SECRET}")
+    print(f"export RANKR_SYNC_OAUTH__AUTHORIZE_URL={base_url}/v2/oauth/chooselocation")
+    print("export RANKR_SYNC_OAUTH__REDIRECT_URI=http://127.0.0.1:8712/callback")
+    print('export RANKR_SYNC_OAUTH__KEY="$(rankr-sync auth key)"')
+    print("rankr-sync auth login && rankr-sync backfill", flush=True)
     with contextlib.suppress(ValueError):
         sys.stdout.flush()

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
@@ -23,6 +23,7 @@ from rankr_sync.errors import (
     TokenRefused,
     Unauthorised,
 )
+from rankr_sync.highlevel.credentials import Credentials
 from rankr_sync.model import JsonObject, Request
 from rankr_sync.pacing import RateHeaders
 
@@ -78,7 +79,7 @@ def _retry_after(headers: httpx.Headers) -> float | None:
 
 def throttled(response: httpx.Response) -> Throttled:
     """The error of a 429, with the wait that the API asks for."""
-    error = Throttled("the API's rate limit was hit (429)", status=429, trace_id=_error_body(response)[1])
+    error = Throttled("the API's rate limit was hit (429)", status=429, trace_id=error_words(response, ())[1])
     error.retry_after = _retry_after(response.headers)
     return error
 
@@ -87,19 +88,24 @@ _ADDRESSES = re.compile(r"[^\s\"'<>]+@[^\s\"'<>]+|\+\d[\d ().-]{5,}\d")
 
 
 def _error_body(response: httpx.Response) -> tuple[str | None, str | None]:
+    return error_words(response, [response.request.headers["authorization"].removeprefix("Bearer ")])
+
+
+def error_words(response: httpx.Response, secrets: Iterable[str]) -> tuple[str | None, str | None]:
     """The message (one line, whatever its form) and trace id of a body that is an error; no message: not JSON.
 
-    An answer may repeat what was sent: neither the token nor a contact's addresses get any further.
+    An answer may repeat what was sent: neither the secrets nor a contact's addresses get any further.
     """
     try:
         body: JsonObject = decode(response.content, response.headers.get("content-type"))
     except BadAnswer:
         return None, None
-    message: Any = body.get("message") or body.get("error") or ""
+    message: Any = body.get("message") or body.get("error_description") or body.get("error") or ""
     if isinstance(message, list):
         message = "; ".join(str(part) for part in message)
-    token = response.request.headers["authorization"].removeprefix("Bearer ")
-    line = " ".join(str(message).replace(token or "Bearer", "(token)").split())
+    line = " ".join(str(message).split())
+    for secret in filter(None, secrets):
+        line = line.replace(secret, "(token)")
     trace_id = body.get("traceId")
     return _ADDRESSES.sub("(address)", line)[:300], trace_id if isinstance(trace_id, str) else None
 
@@ -135,26 +141,26 @@ def raise_for(response: httpx.Response, request: Request) -> NoReturn:
     raise RequestRefused(f"{request.method} {request.route} was refused ({status}): {message}", hint=hint, **known)
 
 
-def give_up_on_token(error: Unauthorised, request: Request) -> NoReturn:
+def is_about_token(error: Unauthorised) -> bool:
+    """Whether a 401 may mean the token itself, by its words: not its scope, nor the Version header."""
+    words = error.message.lower()
+    return not any(word in words for word in ("scope", "authclass", "version"))
+
+
+def give_up_on_token(error: Unauthorised, request: Request, credentials: Credentials) -> NoReturn:
     """A 401 that stayed: tell a missing scope from a dead token by its words."""
-    final = _final_word(error, request)
+    final = _final_word(error, request, credentials)
     final.requests = error.requests
     raise final from None
 
 
-def _final_word(error: Unauthorised, request: Request) -> RankrSyncError:
+def _final_word(error: Unauthorised, request: Request, credentials: Credentials) -> RankrSyncError:
     known: dict[str, Any] = {"status": error.status, "trace_id": error.trace_id}
     words = error.message.lower()
     if "scope" in words or "authclass" in words:
         return ScopeMissing(
-            f"the token lacks the scope {request.scope}",
-            hint=f"add the scope {request.scope} to the private integration, then run: rankr-sync check",
-            **known,
+            f"the token lacks the scope {request.scope}", hint=credentials.adding(request.scope), **known
         )
     if "version" in words:
         return RequestRefused(f"the API refuses the Version header: {error.message}", hint="check api.version", **known)
-    return TokenRefused(
-        "the API refuses the token",
-        hint="make a new private integration token and set RANKR_SYNC_API__TOKEN, then run: rankr-sync check",
-        **known,
-    )
+    return TokenRefused("the API refuses the token", hint=credentials.renewal, **known)

@@ -24,7 +24,15 @@ from rankr_sync.errors import (
     Unauthorised,
     Unreachable,
 )
-from rankr_sync.highlevel.answers import give_up_on_token, raise_for, rate_headers, server_time, throttled
+from rankr_sync.highlevel.answers import (
+    give_up_on_token,
+    is_about_token,
+    raise_for,
+    rate_headers,
+    server_time,
+    throttled,
+)
+from rankr_sync.highlevel.credentials import Credentials
 from rankr_sync.highlevel.pacer import Pacer
 from rankr_sync.model import Answer, Request, Row
 from rankr_sync.pacing import DOCUMENTED_DAILY_LIMIT, DayBudget
@@ -123,7 +131,7 @@ class HighLevel:
         *,
         base_url: str,
         location_id: str,
-        token: Callable[[], str],
+        credentials: Credentials,
         version: str,
         pacer: Pacer,
         patience: Patience = Patience(),
@@ -141,7 +149,7 @@ class HighLevel:
         self._host = httpx.URL(base_url).host
         self._headers = [*client.headers.raw, (b"version", version.encode())]
         self._extensions = {"timeout": client.timeout.as_dict()}
-        self._token = token
+        self._credentials = credentials
         self._total_timeout = total_timeout
         self._now = now
         self._patience = patience
@@ -185,7 +193,7 @@ class HighLevel:
         except RankrSyncError as error:
             error.requests = retrying.statistics["attempt_number"]
             if isinstance(error, Unauthorised):
-                give_up_on_token(error, request)
+                give_up_on_token(error, request, self._credentials)
             raise
         return replace(answer, requests=retrying.statistics["attempt_number"])
 
@@ -264,10 +272,11 @@ class HighLevel:
 
     async def _attempt(self, request: Request, priority: int) -> Answer:
         await self.pacer.enter(priority)
-        told = None
+        told, token = None, None
         try:
+            token = await self._credentials.token()
             asked_at = self._now()
-            response = await self._send(request)
+            response = await self._send(request, token)
             told = rate_headers(response.headers.raw)
             if response.status_code == 429:
                 refused = throttled(response)
@@ -278,43 +287,58 @@ class HighLevel:
                 raise_for(response, request)
             payload = decode(response.content, response.headers.get("content-type"))
             return Answer(payload, asked_at, server_time(response.headers))
+        except Unauthorised as error:
+            if token is not None and is_about_token(error):
+                await self._credentials.refused(token)
+            raise
         finally:
             self.pacer.leave(told)
 
-    async def _send(self, request: Request) -> httpx.Response:
+    async def _send(self, request: Request, token: str) -> httpx.Response:
         """The whole answer, whatever its status. Raises Unreachable where there is none."""
         began, outcome = time.perf_counter(), "cancelled"
         try:
             async with asyncio.timeout(self._total_timeout):
-                response = await self._client.send(self._build(request))
+                response = await self._client.send(self._build(request, token))
             outcome = str(response.status_code)
             return response
-        except TimeoutError:
-            outcome = "timeout"
-            raise Unreachable(
-                f"no whole answer from {self._host} within {self._total_timeout:g} s", hint=CHECK_NETWORK
-            ) from None
-        except httpx.TimeoutException as error:
-            # The transport calls a refused connection a timeout; what it came of knows better.
-            late = not isinstance(error.__cause__, aiohttp.ClientConnectorError)
-            outcome, words = ("timeout", "did not answer in time") if late else ("unreachable", "cannot be reached")
-            raise Unreachable(f"{self._host} {words}", hint=CHECK_NETWORK) from None
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, aiohttp.ClientError, OSError) as error:
-            outcome = "unreachable"
-            raise Unreachable(
-                f"{self._host} cannot be reached or cut the connection ({type(error).__name__})",
-                hint=CHECK_NETWORK,
-            ) from None
+        except SENDING_ERRORS as error:
+            outcome = "timeout" if is_late(error) else "unreachable"
+            raise unreachable(error, self._host, self._total_timeout) from None
         finally:
             self._observer.requested(self.location_id, request.route, outcome, time.perf_counter() - began)
 
-    def _build(self, request: Request) -> httpx.Request:
+    def _build(self, request: Request, token: str) -> httpx.Request:
         url = f"{self._base_url}{quote(request.path)}"
         if request.query:
             url += "?" + urlencode(request.query)
         # Not client.build_request: merging the same headers and parameters anew costs more than all the rest.
-        headers = [*self._headers, (b"authorization", f"Bearer {self._token()}".encode())]
+        headers = [*self._headers, (b"authorization", f"Bearer {token}".encode())]
         return httpx.Request(request.method, url, headers=headers, json=request.body, extensions=self._extensions)
+
+
+SENDING_ERRORS = (
+    TimeoutError,
+    *(httpx.HTTPError, httpx.InvalidURL, httpx.StreamError),
+    *(aiohttp.ClientError, OSError),
+)
+"""What sending raises when there is no answer; `unreachable` puts it into words."""
+
+
+def is_late(error: Exception) -> bool:
+    """Whether time ran out. The transport calls a refused connection a timeout; what it came of knows better."""
+    late = isinstance(error, TimeoutError | httpx.TimeoutException)
+    return late and not isinstance(error.__cause__, aiohttp.ClientConnectorError)
+
+
+def unreachable(error: Exception, host: str, within: float) -> Unreachable:
+    """Our error for one of `SENDING_ERRORS`, without anything that was sent. `within`: the seconds it was given."""
+    if isinstance(error, TimeoutError):
+        return Unreachable(f"no whole answer from {host} within {within:g} s", hint=CHECK_NETWORK)
+    if isinstance(error, httpx.TimeoutException):
+        words = "did not answer in time" if is_late(error) else "cannot be reached"
+        return Unreachable(f"{host} {words}", hint=CHECK_NETWORK)
+    return Unreachable(f"{host} cannot be reached or cut the connection ({type(error).__name__})", hint=CHECK_NETWORK)
 
 
 class _Wait(tenacity.wait.wait_base):
