@@ -10,6 +10,7 @@ import typer
 
 from rankr_sync.app import build, former_rows, location_id_of, open_store, stored_rules
 from rankr_sync.cli import common, show
+from rankr_sync.cli.alone import show_alone
 from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption
 from rankr_sync.config import Config
 from rankr_sync.errors import NotFound
@@ -21,7 +22,9 @@ STATUS_HELP = (
     + common.example("rankr-sync status", "rankr-sync status --json")
 )
 CONTACT_HELP = "Show one contact with its tags, tasks, notes and appointments.\n\n" + common.example(
-    "rankr-sync contact jane@example.com", "rankr-sync contact mTkSCb1UBjb5tk4OvB69 --refresh --json"
+    "rankr-sync contact jane@example.com",
+    "rankr-sync contact mTkSCb1UBjb5tk4OvB69 --refresh --json",
+    "rankr-sync contact mTkSCb1UBjb5tk4OvB69 --note 8b1cMn2vVqLbXbZ3hK0a",
 )
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -88,6 +91,8 @@ def contact(
     config: ConfigOption = None,
     location: LocationOption = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="First pull the full profile from the API.")] = False,
+    task: Annotated[str | None, typer.Option("--task", help="Pull this task alone, and show it.")] = None,
+    note: Annotated[str | None, typer.Option("--note", help="Pull this note alone, and show it.")] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -109,6 +114,12 @@ def contact(
     if len(found) > 1:
         ids = ", ".join(row["id"] for row in found)
         raise NotFound(f"{len(found)} contacts have this address or number", hint=f"choose one by its id: {ids}")
+    for name, id_ in (("tasks", task), ("notes", note)):
+        if id_ is not None:
+            store.close()
+            show_alone(settings, found[0], name, id_, as_json=as_json)
+    if task is not None or note is not None:
+        return
     with store.reading() as tx:
         view = look.unified_view(tx.connection, found[0])
     store.close()

@@ -214,3 +214,12 @@ def _value(value: Any) -> str:
 def _short(words: str | None, width: int = 72) -> str:
     line = " ".join((words or "").split())
     return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def record(stream: str, row: dict[str, Any]) -> None:
+    """One record, a line a column that has a value."""
+    print(f"{stream} {row['id']}")
+    extra = row.get("extra") or {}
+    for key, value in {**row, **extra}.items():
+        if key not in ("id", "location_id", "extra") and value not in (None, ""):
+            print(f"  {key:<16}{_value(value)}")

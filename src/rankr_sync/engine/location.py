@@ -13,6 +13,7 @@ from rankr_sync import visits
 from rankr_sync.engine.audit import audit
 from rankr_sync.engine.closed import recall_closed
 from rankr_sync.engine.context import DELTA, FULL, URGENT, LocationContext, Transaction
+from rankr_sync.engine.pull import pull_business, pull_record
 from rankr_sync.engine.sweep import Seen, remove_gone, remove_unseen, unseen
 from rankr_sync.engine.visit import Visitor, keep
 from rankr_sync.engine.walk import walk_to_end
@@ -334,6 +335,14 @@ class LocationSync:
     def _refreshed_streams(self) -> list[str]:
         names = self.context.settings.streams
         return [name for name, stream in STREAMS.items() if stream.lookup and (stream.owner or name in names)]
+
+    async def pull(self, name: str, contact_id: str, id_: str) -> bool:
+        """Pull one record of a stored contact alone. Returns False if it is gone at the source. Raises NotFound."""
+        return await pull_record(self.context, STREAMS[name], contact_id, id_)
+
+    async def pull_business(self, business_id: str) -> int:
+        """Read all contacts of a business now. Returns how many there are."""
+        return await pull_business(self.context, business_id)
 
     async def look_up(self, stream: Stream, contact_id: str) -> Page:
         """What the API sends of a contact now, for somebody who waits; nothing of it is stored. Raises NotFound."""

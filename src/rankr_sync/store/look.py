@@ -11,7 +11,7 @@ from rankr_sync.freshness import Audit, audit
 from rankr_sync.model import Row
 from rankr_sync.schema import UtcDateTime
 from rankr_sync.store.transaction import SLOT, slot_of
-from rankr_sync.streams import STREAMS
+from rankr_sync.streams import STREAMS, Stream
 from rankr_sync.visits import DAY
 
 
@@ -262,6 +262,14 @@ def find_contacts(connection: Connection, wanted: str, location_id: str | None =
         if rows:
             return rows
     return []
+
+
+def record(connection: Connection, stream: Stream, location_id: str, id_: str) -> Row | None:
+    """One record, for people: without its payload."""
+    columns = [column for column in stream.table.columns if column.name not in ("raw", "digest")]
+    query = select(*columns).where(stream.table.c.location_id == location_id, stream.table.c.id == id_)
+    row = connection.execute(query).mappings().first()
+    return dict(row) if row else None
 
 
 def unified_view(connection: Connection, contact: Row) -> dict[str, Any]:

@@ -58,6 +58,14 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True)
+class Single:
+    """One child alone, by its contact's id and its own."""
+
+    request: Callable[[str, str], Request]
+    parse: Callable[[str, JsonObject], Page]
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """How a record shows in `contact_timeline` and in a contact's view: by which columns, and as what."""
 
@@ -88,6 +96,10 @@ class Stream:
     delta: Walk | None = None
     """How to list what changed since a moment, if the API can."""
     lookup: Lookup | None = None
+    single: Single | None = None
+    """How to read one record alone, where the API can."""
+    by_business: Walk | None = None
+    """How to list the records of one business: from the position `{"business": id}`."""
     merge: Callable[[Record, Known | None], JsonObject] = lambda record, old: record.raw
     merges: bool = False
     """Whether `merge` looks at the stored payload."""
@@ -168,6 +180,11 @@ def items_of(payload: JsonObject, envelope: str) -> list[Any]:
     if not isinstance(items, list):
         raise BadAnswer(f"the answer has no list {envelope!r}", trace_id=trace_id_of(payload))
     return items
+
+
+def one_of(payload: JsonObject, envelope: str) -> list[Any]:
+    """The single object under `envelope`. Raises BadAnswer when it is not there: never a missing record instead."""
+    return items_of({**payload, envelope: [payload[envelope]] if payload.get(envelope) else None}, envelope)
 
 
 def trace_id_of(payload: JsonObject) -> str | None:

@@ -13,7 +13,7 @@ from rankr_sync import schema
 from rankr_sync.mapping import FieldRule
 from rankr_sync.model import JsonObject, Known, LocationFacts, Page, Record, Request
 from rankr_sync.plan import INDEX_SKEW
-from rankr_sync.streams.base import Lookup, Stream, Walk, each_once, items_of, moment_or_none, read_records
+from rankr_sync.streams.base import Lookup, Stream, Walk, each_once, items_of, moment_or_none, one_of, read_records
 from rankr_sync.values import is_empty
 from rankr_sync.visits import ACTIVE_CONTACT, CHANGED_CONTACT, TOUCHED_CONTACT
 
@@ -132,12 +132,31 @@ def detail_request(contact_id: str) -> Request:
 def detail_parse(contact_id: str, payload: JsonObject) -> Page:
     """One contact; the answer without its envelope's object is a bad answer, not a missing contact."""
     records, rejects = read_records(
-        items_of({**payload, "contact": [payload["contact"]] if payload.get("contact") else None}, "contact"),
+        one_of(payload, "contact"),
         "detail",
         updated_key="dateUpdated",
         belongs=False,
     )
     return Page(records, rejects, whole=True)
+
+
+# -- one business: GET /contacts/business/{id} ----------------------------------------------------------
+
+
+def business_request(location_id: str, position: JsonObject) -> Request:
+    """The next page. The dated specification has no upper limit for `limit`, v3 has 100."""
+    query = (("locationId", location_id), ("limit", str(PAGE)), ("skip", str(position.get("skip", 0))))
+    return Request("GET", f"/contacts/business/{position['business']}", "/contacts/business/{id}", SCOPE, query)
+
+
+def business_parse(position: JsonObject, payload: JsonObject) -> Page:
+    """Ends at an empty page, or when as many as `count` were shown: the server may send fewer than we asked for."""
+    items = items_of(payload, "contacts")
+    records, rejects = read_records(items, "list", updated_key="dateUpdated", belongs=False)
+    count, shown = payload.get("count"), position.get("skip", 0) + len(items)
+    if not items or (isinstance(count, int) and shown >= count):
+        return Page(records, rejects, whole=True)
+    return Page(records, rejects, {**position, "skip": shown})
 
 
 # -- one content from three shapes ---------------------------------------------------------------------
@@ -293,6 +312,7 @@ STREAM = Stream(
     walks=(Walk("list", list_request, list_parse), _SEARCH),
     delta=_SEARCH,
     lookup=Lookup(detail_request, detail_parse),
+    by_business=Walk("business", business_request, business_parse),
     merge=merge,
     merges=True,
     owner=True,

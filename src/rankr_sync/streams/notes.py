@@ -3,7 +3,7 @@
 from rankr_sync import schema
 from rankr_sync.mapping import FieldRule
 from rankr_sync.model import JsonObject, LocationFacts, Page, Request
-from rankr_sync.streams.base import Lookup, Stream, Timeline, items_of, read_records
+from rankr_sync.streams.base import Lookup, Single, Stream, Timeline, items_of, one_of, read_records
 from rankr_sync.values import is_empty, plain_text
 
 
@@ -16,6 +16,17 @@ def lookup_parse(contact_id: str, payload: JsonObject) -> Page:
     """Not paged: the answer is the whole list."""
     records, rejects = read_records(items_of(payload, "notes"), "list", contact_id=contact_id)
     return Page(records, rejects, whole=True)
+
+
+def single_request(contact_id: str, note_id: str) -> Request:
+    """One note alone."""
+    route = "/contacts/{id}/notes/{id}"
+    return Request("GET", f"/contacts/{contact_id}/notes/{note_id}", route, "contacts.readonly")
+
+
+def single_parse(contact_id: str, payload: JsonObject) -> Page:
+    """The note, under its contact."""
+    return Page(*read_records(one_of(payload, "note"), "single", contact_id=contact_id))
 
 
 def normalise(raw: JsonObject, facts: LocationFacts) -> JsonObject:
@@ -42,6 +53,7 @@ STREAM = Stream(
     fields=FIELDS,
     normalise=normalise,
     lookup=Lookup(lookup_request, lookup_parse),
+    single=Single(single_request, single_parse),
     timeline=Timeline("note", at="created_at", title="title", detail="content"),
     made_at="created_at",
 )

@@ -9,7 +9,18 @@ from datetime import datetime
 from rankr_sync import schema
 from rankr_sync.mapping import FieldRule
 from rankr_sync.model import JsonObject, Known, LocationFacts, Page, Record, Request
-from rankr_sync.streams.base import Deadline, Lookup, Stream, Timeline, Walk, each_once, items_of, read_records
+from rankr_sync.streams.base import (
+    Deadline,
+    Lookup,
+    Single,
+    Stream,
+    Timeline,
+    Walk,
+    each_once,
+    items_of,
+    one_of,
+    read_records,
+)
 from rankr_sync.values import is_empty
 
 PAGE = 100
@@ -96,6 +107,17 @@ def lookup_parse(contact_id: str, payload: JsonObject) -> Page:
     return Page(records, rejects, whole=True)
 
 
+def single_request(contact_id: str, task_id: str) -> Request:
+    """One task alone."""
+    route = "/contacts/{id}/tasks/{id}"
+    return Request("GET", f"/contacts/{contact_id}/tasks/{task_id}", route, "contacts.readonly")
+
+
+def single_parse(contact_id: str, payload: JsonObject) -> Page:
+    """The task, under its contact."""
+    return Page(*read_records(one_of(payload, "task"), "single", contact_id=contact_id, id_keys=ID_KEYS))
+
+
 def merge(record: Record, old: Known | None) -> JsonObject:
     """Core keys that are absent have no value; any other key may be one that this shape never carries."""
     if old is None or old.raw is None:
@@ -127,6 +149,7 @@ STREAM = Stream(
     normalise=normalise,
     walks=(Walk("search", search_request, search_parse, search_begin, turns_back=True),),
     lookup=Lookup(lookup_request, lookup_parse),
+    single=Single(single_request, single_parse),
     merge=merge,
     merges=True,
     timeline=Timeline("task", at="due_at", title="title", detail="status"),
