@@ -20,13 +20,14 @@ from rankr_sync.engine.context import compile_rules
 from rankr_sync.engine.observer import Observer, Unobserved
 from rankr_sync.errors import AskOwner, BadConfiguration, StoreUnavailable
 from rankr_sync.highlevel import HighLevel, Pacer, Patience
-from rankr_sync.model import LocationFacts
+from rankr_sync.model import LocationFacts, Row
 from rankr_sync.oauth import Keeper
 from rankr_sync.pacing import RateBudget, affordable_interval
+from rankr_sync.part import Part
 from rankr_sync.plan import Rules
 from rankr_sync.store import SqlStore
 from rankr_sync.store.copy import copy_rows
-from rankr_sync.streams import STREAMS
+from rankr_sync.streams import OWNER, STREAMS
 from rankr_sync.visits import Bounds
 
 log = structlog.get_logger()
@@ -236,6 +237,16 @@ def former_rows(store: SqlStore, config: Config, location_id: str) -> dict[str, 
     return {name: count for name, count in counts.items() if count}
 
 
+def why_gone(store: SqlStore, config: Config, contact: Row) -> str | None:
+    """Why a contact (a whole row) is tombstoned, in words; None for the living."""
+    if contact["deleted_at"] is None:
+        return None
+    rules = stored_rules(store, config, contact["location_id"])[OWNER.name]
+    if rules.holds(rules.normalise(contact["raw"])):
+        return "the source does not know it any more"
+    return "it is not of the part of the account that is mirrored: see [only] in the configuration"
+
+
 def location_id_of(config: Config, location: str | None) -> str | None:
     """The id of a location that is named by its id or name; what is not configured is taken for an id."""
     return next((one.id for one in config.locations if location in (one.id, one.name)), location)
@@ -260,6 +271,7 @@ def engine_settings(config: Config, location: Location) -> Settings:
         drop=config.privacy.drop,
         overrides=config.mapping,
         timezone=location.timezone,
+        part=Part.of(config.only.tags, config.only.businesses),
         workers=config.api.concurrency,
         brake=config.deletions.brake / 100,
     )

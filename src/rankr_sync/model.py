@@ -110,6 +110,8 @@ class Plan:
     """Id of an updated row -> what its change may say of what hangs on it; see `visits`."""
     mapping: str = ""
     """The digest of the field mapping that made the rows."""
+    leaving: tuple[str, ...] = ()
+    """Ids of stored records that are not of the part that is mirrored, by what was shown now."""
 
     @property
     def changed_ids(self) -> tuple[str, ...]:

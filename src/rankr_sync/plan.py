@@ -5,7 +5,8 @@ Promises kept here:
 - an older version never overwrites a newer one;
 - two shapes of the same contact (list, search, by id) never undo each other;
 - a record that cannot be mapped becomes a reject and its neighbours go on;
-- only a list that was read whole tombstones what it no longer holds.
+- only a list that was read whole tombstones what it no longer holds;
+- what is not of the part that is mirrored is not stored, and what is no longer of it is told, not removed.
 """
 
 import hashlib
@@ -52,6 +53,8 @@ class Rules:
     """What an update says of what hangs on the record, given whether its content is still the same."""
     mapping: str = ""
     """The digest of the field mapping: what `map` makes of a payload depends on nothing else."""
+    holds: Callable[[JsonObject], bool] = field(default=lambda _content: True)
+    """Whether a record of this content is of the part that is mirrored."""
 
 
 def digest(content: JsonObject) -> str:
@@ -67,6 +70,7 @@ def plan_page(page: Page, known: Mapping[str, Known], rules: Rules) -> Plan:
     tombstones: list[str] = []
     accepted: list[str] = []
     signals: dict[str, str] = {}
+    leaving: list[str] = []
     rejects = list(page.rejects)
     unchanged = stale = 0
     for record in _latest(page.records):
@@ -81,6 +85,11 @@ def plan_page(page: Page, known: Mapping[str, Known], rules: Rules) -> Plan:
         try:
             raw = rules.merge(record, old)
             content = rules.normalise(raw)
+            if not rules.holds(content):
+                if old is None or old.deleted:
+                    unchanged += 1
+                    continue
+                leaving.append(record.id)
             fingerprint = digest(content)
             if old is not None and old.digest == fingerprint and not old.deleted and not _moved(record, old):
                 unchanged += 1  # and a reject that came of it, if there is one, still stands
@@ -111,6 +120,7 @@ def plan_page(page: Page, known: Mapping[str, Known], rules: Rules) -> Plan:
         fetched=len(page.records) + len(page.rejects),
         signals=signals,
         mapping=rules.mapping,
+        leaving=tuple(leaving),
     )
 
 

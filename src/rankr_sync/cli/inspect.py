@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rankr_sync.app import build, former_rows, location_id_of, open_store, stored_rules
+from rankr_sync.app import build, former_rows, location_id_of, open_store, stored_rules, why_gone
 from rankr_sync.cli import common, show
 from rankr_sync.cli.alone import show_alone
 from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption
@@ -122,6 +122,7 @@ def contact(
         return
     with store.reading() as tx:
         view = look.unified_view(tx.connection, found[0])
+    view["gone_because"] = why_gone(store, settings, found[0])
     store.close()
     if as_json:
         show.as_json(view)

@@ -179,6 +179,8 @@ def contact(view: dict[str, Any], now: datetime) -> None:
     gone = f"  (deleted at the source, noticed {age(fields['deleted_at'], now)})" if fields["deleted_at"] else ""
     print(f"{strong}{name}{end}{gone}")
     extra = fields.pop("extra") or {}
+    if view.get("gone_because"):
+        print(f"  {faint}{'gone because':<16}{end}{view['gone_because']}")
     for key, value in {**fields, **extra}.items():
         if value not in (None, "", False):
             print(f"  {faint}{key:<16}{end}{_value(value)}")

@@ -15,8 +15,9 @@ from rankr_sync.engine.agenda import Agenda
 from rankr_sync.engine.observer import Observer, Unobserved
 from rankr_sync.errors import Interrupted, LeaseLost, RankrSyncError
 from rankr_sync.mapping import FieldRule
-from rankr_sync.model import Answer, Cursor, Known, Loan, LocationFacts, Plan, Request, Row, Tally, Visit
+from rankr_sync.model import Answer, Cursor, JsonObject, Known, Loan, LocationFacts, Plan, Request, Row, Tally, Visit
 from rankr_sync.pacing import DayBudget
+from rankr_sync.part import WHOLE, Part
 from rankr_sync.plan import Rules
 from rankr_sync.rates import Evidence
 from rankr_sync.streams import STREAMS, Stream, Walk
@@ -87,6 +88,7 @@ class Transaction(Protocol):
     def apply(self, stream: Stream, location_id: str, plan: Plan, now: datetime) -> Plan: ...
     def cursor(self, location_id: str, stream: str, partition: str) -> Cursor | None: ...
     def save_cursor(self, location_id: str, stream: str, partition: str, cursor: Cursor, now: datetime) -> None: ...
+    def drop_cursor(self, location_id: str, stream: str, partition: str) -> None: ...
     def start_run(self, location_id: str, stream: str, kind: str, now: datetime) -> int: ...
     def save_run(
         self, run_id: int, tally: Tally, *, status: str = ..., error: str | None = ..., now: datetime | None = ...
@@ -117,6 +119,9 @@ class Transaction(Protocol):
     def living(
         self, stream: Stream, location_id: str, before: datetime, after: str, limit: int
     ) -> list[tuple[str, str | None]]: ...
+    def living_payloads(
+        self, stream: Stream, location_id: str, after: str, limit: int
+    ) -> list[tuple[str, JsonObject]]: ...
     def count_living(self, stream: Stream, location_id: str) -> int: ...
     def tombstone(self, stream: Stream, location_id: str, ids: Sequence[str], now: datetime) -> int: ...
     def tombstone_children(
@@ -165,6 +170,8 @@ class Settings:
     drop: tuple[str, ...] = ()
     overrides: Mapping[str, Mapping[str, FieldRule]] = field(default_factory=dict)
     timezone: str | None = None
+    part: Part = WHOLE
+    """What of the account is mirrored."""
     brake: float = 0.05
     """The share of a location's contacts that may be tombstoned at once without a person's word."""
     confirm_deletions: bool = False
@@ -260,13 +267,16 @@ class LocationContext:
         return (stream.name, walk.name) in self.refused
 
     def visited_streams(self) -> list[str]:
-        """The streams whose records are read contact by contact: no walk, or none that is open to us."""
+        """The streams whose records are read contact by contact: no walk, or none that is open to us.
+
+        Of a part of the account, all: a walk would show what belongs to other contacts, too.
+        """
         return [
             name
             for name in self.settings.streams
             if (stream := STREAMS[name]).lookup is not None
             and not stream.owner
-            and all(self.is_refused(stream, walk) for walk in stream.walks)
+            and (not self.settings.part.is_whole or all(self.is_refused(stream, walk) for walk in stream.walks))
         ]
 
     def lookup_streams(self) -> list[str]:
@@ -351,6 +361,6 @@ class LocationContext:
 def compile_rules(facts: LocationFacts, settings: Settings) -> dict[str, Rules]:
     """Stream name to what `plan` needs of it."""
     return {
-        name: stream.rules(stream.mapping(settings.overrides.get(name, {}), facts), facts, settings.drop)
+        name: stream.rules(stream.mapping(settings.overrides.get(name, {}), facts), facts, settings.drop, settings.part)
         for name, stream in STREAMS.items()
     }

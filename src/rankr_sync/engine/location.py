@@ -13,8 +13,9 @@ from rankr_sync import visits
 from rankr_sync.engine.audit import audit
 from rankr_sync.engine.closed import recall_closed
 from rankr_sync.engine.context import DELTA, FULL, URGENT, LocationContext, Transaction
+from rankr_sync.engine.part import bury, leaving, take_up
 from rankr_sync.engine.pull import pull_business, pull_record
-from rankr_sync.engine.sweep import Seen, remove_gone, remove_unseen, unseen
+from rankr_sync.engine.sweep import Seen, is_held, remove_gone, remove_unseen, unseen
 from rankr_sync.engine.visit import Visitor, keep
 from rankr_sync.engine.walk import walk_to_end
 from rankr_sync.errors import EndpointGone, Interrupted, NotFound, RankrSyncError, RequestRefused, ScopeMissing
@@ -35,6 +36,9 @@ BACKFILL_PAUSE, ROLLING_PAUSE = 0.25, 1.0
 
 SECOND_LOOK, SECOND_LOOK_EVERY = timedelta(minutes=15), timedelta(minutes=5)
 """So often a poll looks so far back: what the search index shows up to ten minutes late is still found."""
+
+FEW = 10
+"""So many contacts may leave the part that is mirrored at once, however small it is: each is looked at, after all."""
 
 REFUSALS = (EndpointGone, RequestRefused, ScopeMissing)
 """Errors that say: not this way. Another way to the same data may be open."""
@@ -73,6 +77,7 @@ class LocationSync:
         if context.settings.timezone is not None:
             facts = replace(facts, timezone=context.settings.timezone)
         context.know(facts)
+        await take_up(context)
         return facts
 
     async def recall(self) -> LocationFacts:
@@ -188,25 +193,39 @@ class LocationSync:
             if begun is not None:
                 # What came before the interruption is not in our memory: this pass makes nobody a suspect.
                 await walk_to_end(self.context, stream, begun, FULL, kind, cursor, pause)
+                await self._let_go(stream)
                 return True
         for walk in self._walks(stream):
             began = self.context.now()
             try:
-                begin = Cursor({**walk.begin(None), "walk": walk.name})
+                position = (
+                    walk.narrow(walk.begin(None), self.context.settings.part) if walk.narrow else walk.begin(None)
+                )
+                begin = Cursor({**position, "walk": walk.name})
                 seen = await walk_to_end(self.context, stream, walk, FULL, kind, begin, pause)
             except REFUSALS as error:
                 self._do_without(stream, walk, error)
                 continue
             if seen.whole:
                 await self._suspect_unseen(stream, seen, began)
+            else:
+                await self._let_go(stream)
             return True
         return False
+
+    async def _let_go(self, stream: Stream) -> None:
+        """Look at the contacts that have left the part that is mirrored, unless the brake holds so many."""
+        if not stream.owner or not (ids := await leaving(self.context)):
+            return
+        confirmed = self.context.settings.confirm_deletions or len(ids) <= FEW
+        if confirmed or not await is_held(self.context, len(ids)):
+            await remove_gone(self.context, ids, confirmed=confirmed)
 
     async def _suspect_unseen(self, stream: Stream, seen: Seen, began: datetime) -> None:
         """What a whole pass did not show: contacts are looked at now, others with their contact's next visit."""
         suspects = await unseen(self.context, stream, seen, began)
         if stream.owner:
-            await remove_unseen(self.context, [id_ for id_, _ in suspects])
+            await remove_unseen(self.context, sorted({*(id_ for id_, _ in suspects), *await leaving(self.context)}))
             return
         contact_ids = sorted({contact_id for _, contact_id in suspects if contact_id})
 
@@ -241,6 +260,7 @@ class LocationSync:
         except (EndpointGone, RequestRefused) as error:
             self._do_without(stream, walk, error)
             return False
+        await self._let_go(stream)
         return True
 
     def _look_back(self, last: Cursor) -> timedelta:
@@ -285,7 +305,10 @@ class LocationSync:
         return len(self._refreshed_streams())
 
     async def refresh(self, contact_id: str) -> bool:
-        """Pull a contact's full profile and all its children now. Returns False if it is gone at the source."""
+        """Pull a contact's full profile and all its children now. Returns False if it is gone at the source.
+
+        Of a contact that is not of the part that is mirrored nothing is stored.
+        """
         context, began, status = self.context, self.context.now(), "failed"
         try:
             found = await self._refresh(contact_id)
@@ -330,6 +353,7 @@ class LocationSync:
         # looked at in the same breath.
         new = {row["id"]: visits.NEW_CONTACT for row in plan.inserts}
         context.agenda.signal(tx, context.visited_streams(), new)
+        bury(tx, context.location_id, plan.leaving, now)
         return plan
 
     def _refreshed_streams(self) -> list[str]:
@@ -448,9 +472,13 @@ class LocationSync:
         return failed
 
     def _walks(self, stream: Stream) -> list[Walk]:
-        wanted = self.context.settings.listing
+        wanted, part = self.context.settings.listing, self.context.settings.part
         open_ = [walk for walk in stream.walks if not self.context.is_refused(stream, walk)]
-        return [walk for walk in open_ if not stream.owner or wanted in ("auto", walk.name)]
+        if not stream.owner:
+            return open_ if part.is_whole else []
+        if not part.is_whole:
+            open_.sort(key=lambda walk: walk.narrow is None)  # what shows only the part first
+        return [walk for walk in open_ if wanted in ("auto", walk.name)]
 
     def _do_without(self, stream: Stream, walk: Walk, error: RankrSyncError) -> None:
         """Remember that this way is closed. Raises the error where there is no other."""

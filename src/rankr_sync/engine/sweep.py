@@ -17,11 +17,12 @@ from datetime import datetime
 
 import structlog
 
-from rankr_sync.engine.context import LISTING, LocationContext, Run, Transaction
+from rankr_sync.engine.context import LISTING, LocationContext, Run
+from rankr_sync.engine.part import bury, settle_leaving
 from rankr_sync.errors import NotFound
 from rankr_sync.model import Page, Tally
 from rankr_sync.plan import brake_holds, covers, plan_page
-from rankr_sync.streams import OWNER, STREAMS, Stream
+from rankr_sync.streams import OWNER, Stream
 
 log = structlog.get_logger()
 
@@ -91,7 +92,8 @@ async def remove_unseen(context: LocationContext, suspects: Sequence[str]) -> No
 
 
 async def remove_gone(context: LocationContext, suspects: Sequence[str], *, confirmed: bool) -> bool:
-    """Look at each suspected contact; tombstone those that the source does not know, with their children.
+    """Look at each suspected contact; tombstone those that the source does not know, or that are not of the part that
+    is mirrored, with their children.
 
     False: held by the brake, as it was not `confirmed`.
     """
@@ -128,23 +130,13 @@ def _checkpoint(context: LocationContext, run: Run, gone: list[str], alive: list
     with context.checkpoint() as tx:
         page = Page(tuple(record for one in alive for record in one.records))
         known = tx.known(OWNER, location_id, [record.id for record in page.records])
-        tally.add(tx.apply(OWNER, location_id, plan_page(page, known, context.rules[OWNER.name]), now))
-        tally.deleted += bury(tx, location_id, gone, now)
+        plan = tx.apply(OWNER, location_id, plan_page(page, known, context.rules[OWNER.name]), now)
+        tally.add(plan)
+        tally.deleted += bury(tx, location_id, [*gone, *plan.leaving], now)
+        settle_leaving(context, tx, [*gone, *(record.id for record in page.records)])
         tx.save_run(run.id, run.tally + tally)
         tx.add_usage(location_id, now, context.source.usage())
     context.count(run, tally)
-
-
-def bury(tx: Transaction, location_id: str, contact_ids: Sequence[str], now: datetime) -> int:
-    """Tombstone contacts and all that hangs on them; nothing of theirs is visited any more."""
-    if not contact_ids:
-        return 0
-    buried = tx.tombstone(OWNER, location_id, contact_ids, now)
-    for stream in STREAMS.values():
-        if not stream.owner and "contact_id" in stream.table.c:
-            tx.tombstone_children(stream, location_id, contact_ids, now)
-    tx.drop_visits(location_id, contact_ids)
-    return buried
 
 
 def _count_living(context: LocationContext) -> int:
@@ -155,6 +147,17 @@ def _count_living(context: LocationContext) -> int:
 def held_key(location_id: str) -> str:
     """Where deletions that the brake holds are noted, in `sync_settings`."""
     return f"held:{location_id}"
+
+
+async def is_held(context: LocationContext, suspects: int) -> bool:
+    """Whether so many are held by the brake already, and were told of."""
+
+    def read() -> bool:
+        with context.store.reading() as tx:
+            held = tx.setting(held_key(context.location_id))
+            return held is not None and held["suspects"] >= suspects
+
+    return await context.in_store(read)
 
 
 async def _hold(context: LocationContext, suspects: int, living: int) -> None:

@@ -19,7 +19,7 @@ from rankr_sync.engine.context import VISIT, LocationContext, Run, Transaction
 from rankr_sync.errors import Interrupted, RequestRefused, SkipRecord, TryLater
 from rankr_sync.model import Look, Plan, Row, Tally, Visit
 from rankr_sync.plan import plan_children
-from rankr_sync.streams import STREAMS, Stream
+from rankr_sync.streams import OWNER, STREAMS, Stream
 from rankr_sync.visits import MISSED
 
 log = structlog.get_logger()
@@ -190,6 +190,9 @@ def keep(context: LocationContext, tx: Transaction, stream: Stream, looks: Seque
     location_id = context.location_id
     known_visits = tx.visits_of(location_id, stream.name, [look.contact_id for look in looks])
     looks = [look for look in looks if not _is_late(look, known_visits.get(look.contact_id), now)]
+    if not context.settings.part.is_whole:  # who has left while the answer was under way leaves no children behind
+        owners = tx.known(OWNER, location_id, [look.contact_id for look in looks])
+        looks = [look for look in looks if look.contact_id in owners and not owners[look.contact_id].deleted]
     pages = {look.contact_id: look.page for look in looks if look.page is not None}
     ids = [record.id for page in pages.values() for record in page.records]
     known = tx.known_children(stream, location_id, list(pages), ids)

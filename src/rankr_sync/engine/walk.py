@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from rankr_sync import visits
 from rankr_sync.engine.agenda import delays
 from rankr_sync.engine.context import DELTA, FULL, LISTING, LocationContext, Run, Transaction
+from rankr_sync.engine.part import note_leaving
 from rankr_sync.engine.sweep import Seen
 from rankr_sync.errors import BadAnswer, RankrSyncError
 from rankr_sync.model import Answer, Cursor, JsonObject, Page, Plan, Tally
@@ -146,6 +147,7 @@ def _checkpoint(
         plan = tx.apply(stream, location_id, plan_page(page, known, context.rules[stream.name]), now)
         if stream.owner:
             signal(context, tx, plan)
+            note_leaving(context, tx, page, plan)
         if since is not None:
             found = delays(stream, plan, lambda row: (since, answer.asked_at))
             tx.add_delays(location_id, stream.name, now.date(), found)
@@ -164,7 +166,7 @@ def _checkpoint(
 def signal(context: LocationContext, tx: Transaction, plan: Plan) -> None:
     """Make the children of new and changed contacts due, and forget those of contacts that are gone."""
     noticed = dict.fromkeys((row["id"] for row in plan.inserts), visits.NEW_CONTACT) | {
-        row["id"]: plan.signals[row["id"]] for row in plan.updates
+        row["id"]: plan.signals[row["id"]] for row in plan.updates if row["id"] not in plan.leaving
     }
     context.agenda.signal(tx, context.visited_streams(), noticed)
     if plan.tombstones:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 
 from rankr_sync import schema
-from rankr_sync.model import Cursor, Known, Loan, LocationFacts, Plan, Reject, Row, Tally
+from rankr_sync.model import Cursor, JsonObject, Known, Loan, LocationFacts, Plan, Reject, Row, Tally
 from rankr_sync.plan import digest
 from rankr_sync.store.connect import is_sqlite, is_trouble, upsert_into
 from rankr_sync.store.mapped import MappingRows
@@ -142,6 +142,17 @@ class Transaction(VisitRows, MappingRows):
             select(table.c.id, owner)
             .where(table.c.location_id == location_id, table.c.id > after)
             .where(table.c.deleted_at.is_(None), table.c.synced_at < before)
+            .order_by(table.c.id)
+            .limit(limit)
+        )
+        return [(row[0], row[1]) for row in self.connection.execute(query)]
+
+    def living_payloads(self, stream: Stream, location_id: str, after: str, limit: int) -> list[tuple[str, JsonObject]]:
+        """(id, payload) of living records, by id, beginning behind `after`."""
+        table = stream.table
+        query = (
+            select(table.c.id, table.c.raw)
+            .where(table.c.location_id == location_id, table.c.id > after, table.c.deleted_at.is_(None))
             .order_by(table.c.id)
             .limit(limit)
         )
@@ -273,6 +284,12 @@ class Transaction(VisitRows, MappingRows):
             "updated_at": now,
         }
         self._upsert(schema.sync_cursors, [row])
+
+    def drop_cursor(self, location_id: str, stream: str, partition: str) -> None:
+        """Forget where a walk stands: it begins anew."""
+        table = schema.sync_cursors
+        mine = and_(table.c.location_id == location_id, table.c.stream == stream, table.c.partition == partition)
+        self.connection.execute(delete(table).where(mine))
 
     def start_run(self, location_id: str, stream: str, kind: str, now: datetime) -> int:
         """Note that a run begins; what an earlier process left running was interrupted."""

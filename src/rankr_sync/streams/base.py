@@ -16,6 +16,7 @@ from rankr_sync import plan, schema
 from rankr_sync.errors import BadAnswer
 from rankr_sync.mapping import FieldMapping, FieldRule
 from rankr_sync.model import JsonObject, Known, LocationFacts, Page, Record, Reject, Request
+from rankr_sync.part import WHOLE, Part
 from rankr_sync.values import BadValue, moment, text
 from rankr_sync.visits import CHANGED_CONTACT
 
@@ -47,6 +48,8 @@ class Walk:
     begin: Callable[[datetime | None], JsonObject] = lambda since: {}
     marks_progress: bool = False
     turns_back: bool = False
+    narrow: Callable[[JsonObject, Part], JsonObject] | None = None
+    """The position from which only a part is shown, and perhaps a little more; None where the API cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,8 @@ class Stream:
     merges: bool = False
     """Whether `merge` looks at the stored payload."""
     is_gone: Callable[[JsonObject], bool] = lambda raw: False
+    is_of: Callable[[JsonObject, Part], bool] = lambda content, part: True
+    """Whether a record of this content is of a part of the account."""
     owner: bool = False
     """Whether this is the entity that the others belong to."""
     timeline: Timeline | None = None
@@ -135,7 +140,9 @@ class Stream:
         """The compiled field mapping of this stream at a location."""
         return FieldMapping(self.fields, overrides, self.columns, facts)
 
-    def rules(self, mapping: FieldMapping, facts: LocationFacts, drop: Iterable[str] = ()) -> plan.Rules:
+    def rules(
+        self, mapping: FieldMapping, facts: LocationFacts, drop: Iterable[str] = (), part: Part = WHOLE
+    ) -> plan.Rules:
         """What `plan` needs to decide about this stream's records. `drop` names paths never to store."""
         paths = tuple(path.split(".") for path in drop)
 
@@ -153,6 +160,7 @@ class Stream:
             self.is_gone,
             self.says,
             plan.digest(mapping.effective()),
+            lambda content: self.is_of(content, part),
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from rankr_sync import schema
 from rankr_sync.mapping import FieldRule
 from rankr_sync.model import JsonObject, Known, LocationFacts, Page, Record, Request
+from rankr_sync.part import Part
 from rankr_sync.plan import INDEX_SKEW
 from rankr_sync.streams.base import Lookup, Stream, Walk, each_once, items_of, moment_or_none, one_of, read_records
 from rankr_sync.values import is_empty
@@ -19,6 +20,8 @@ from rankr_sync.visits import ACTIVE_CONTACT, CHANGED_CONTACT, TOUCHED_CONTACT
 
 SCOPE = "contacts.readonly"
 PAGE = 100
+LONGEST_WORD = 75
+"""Longer values are no filters of the search."""
 
 _ALIASES = {"address": "address1", "firstNameRaw": "firstName", "lastNameRaw": "lastName"}
 _OF_THE_INDEX = frozenset(
@@ -86,6 +89,20 @@ def search_begin(since: datetime | None) -> JsonObject:
     return {"since": since.astimezone(UTC).isoformat(timespec="milliseconds")} if since else {}
 
 
+def search_narrow(position: JsonObject, part: Part) -> JsonObject:
+    """Filters say it to the server, unless a word is longer than it takes."""
+    words = part.document()
+    too_long = any(len(word) > LONGEST_WORD for words in words.values() for word in words)
+    return position if part.is_whole or too_long else {**position, "only": words}
+
+
+def _only(words: JsonObject) -> JsonObject:
+    """`contains` shows more than the tag itself ("vip" in "no vip"): what is not meant is left out after the page."""
+    tags = [{"field": "tags", "operator": "contains", "value": tag} for tag in words["tags"]]
+    businesses = [{"field": "businessId", "operator": "eq", "value": id_} for id_ in words["businesses"]]
+    return {"group": "OR", "filters": tags + businesses}
+
+
 def search_request(location_id: str, position: JsonObject) -> Request:
     """The next page; ascending, so that a contact edited during the walk is met again and never missed."""
     since = position.get("since")
@@ -97,6 +114,8 @@ def search_request(location_id: str, position: JsonObject) -> Request:
     if since:
         value = {"gte": since.replace("+00:00", "Z")}
         body["filters"] = [{"field": "dateUpdated", "operator": "range", "value": value}]
+    if "only" in position:
+        body["filters"] = [_only(position["only"])]
     if "after" in position:
         body["searchAfter"] = position["after"]
     else:
@@ -268,6 +287,11 @@ def _custom_fields(entries: Any) -> list[JsonObject]:
     return [{"id": key, "value": found[key]} for key in sorted(found)]
 
 
+def is_of(content: JsonObject, part: Part) -> bool:
+    """By its tags and its business."""
+    return part.holds(content["tags"], content.get("businessId"))
+
+
 def says(raw: JsonObject, old: Known, same: bool) -> str:
     """A moved `dateUpdated` alone says most of what hangs on the contact; `lastActivity` is only in few answers."""
     if same:
@@ -302,7 +326,7 @@ FIELDS = {
     "updated_at": FieldRule(source="dateUpdated", type="datetime"),
 }
 
-_SEARCH = Walk("search", search_request, search_parse, search_begin, marks_progress=True)
+_SEARCH = Walk("search", search_request, search_parse, search_begin, marks_progress=True, narrow=search_narrow)
 
 STREAM = Stream(
     name="contacts",
@@ -315,6 +339,7 @@ STREAM = Stream(
     by_business=Walk("business", business_request, business_parse),
     merge=merge,
     merges=True,
+    is_of=is_of,
     owner=True,
     made_at="created_at",
     changed_at="updated_at",
