@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from rankr_sync import __version__
-from rankr_sync.cli import auth, common, database, inspect, mapping, sandbox, sync
+from rankr_sync.cli import auth, common, contacts, database, inspect, mapping, sandbox, sync
 from rankr_sync.cli.check import CHECK_HELP, check
 from rankr_sync.cli.plan import PLAN_HELP, plan
 
@@ -35,6 +35,7 @@ app.command(help=sync.BACKFILL_HELP)(sync.backfill)
 app.command(help=sync.RUN_HELP)(sync.run)
 app.command(help=inspect.STATUS_HELP)(inspect.status)
 app.command(help=inspect.CONTACT_HELP)(inspect.contact)
+app.command(help=contacts.CONTACTS_HELP)(contacts.contacts)
 app.add_typer(auth.app, name="auth")
 app.add_typer(inspect.rejects_app, name="rejects")
 app.add_typer(mapping.app, name="mapping")

@@ -1,7 +1,6 @@
 """One task or note of a contact, pulled alone: `contact ID --task T`, `--note N`."""
 
 import asyncio
-import re
 
 import typer
 
@@ -16,12 +15,10 @@ from rankr_sync.streams import STREAMS
 REQUESTS = 2
 """The record, and the contact's list where it is not found alone."""
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
 
 def show_alone(config: Config, contact: Row, stream: str, id_: str, *, as_json: bool) -> None:
     """Pull a record of a stored contact and show it as it is stored then; a tombstone, too. Raises NotFound."""
-    if not _ID.fullmatch(id_):
+    if not common.ID.fullmatch(id_):
         raise BadConfiguration("this is no id", hint=f"the ids of {stream}: rankr-sync contact {contact['id']} --json")
     location_id = contact["location_id"]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import signal
 import sys
 import traceback
@@ -19,6 +20,9 @@ from rankr_sync.errors import Interrupted, RankrSyncError
 T = TypeVar("T")
 
 DEBUG = "--debug"
+
+ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What can be asked of the API by its id; an address or a number cannot."""
 
 SPARE_REQUESTS = 2
 """What a command borrows beyond the requests it means to send: for a retry, or the time zone."""

@@ -1,7 +1,6 @@
 """The commands that look into the store: status, contact, rejects."""
 
 import asyncio
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -26,9 +25,6 @@ CONTACT_HELP = "Show one contact with its tags, tasks, notes and appointments.\n
     "rankr-sync contact mTkSCb1UBjb5tk4OvB69 --refresh --json",
     "rankr-sync contact mTkSCb1UBjb5tk4OvB69 --note 8b1cMn2vVqLbXbZ3hK0a",
 )
-
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What can be asked of the API by its id; an address or a number cannot."""
 
 rejects_app = common.new_app("Records that could not be mapped, or only in part, with the reason.")
 
@@ -101,7 +97,7 @@ def contact(
     location = location_id_of(settings, location)
     store = open_store(settings)
     found = _find(store, wanted, location)
-    if refresh and len(found) <= 1 and (found or _ID.fullmatch(wanted)):
+    if refresh and len(found) <= 1 and (found or common.ID.fullmatch(wanted)):
         store.close()
         common.run_until_done(lambda stop: _refresh(settings, wanted, found, location, stop))
         store = open_store(settings)

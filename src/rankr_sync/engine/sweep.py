@@ -17,7 +17,7 @@ from datetime import datetime
 
 import structlog
 
-from rankr_sync.engine.context import LISTING, LocationContext, Run
+from rankr_sync.engine.context import LISTING, LocationContext, Run, Transaction
 from rankr_sync.engine.part import bury, settle_leaving
 from rankr_sync.errors import NotFound
 from rankr_sync.model import Page, Tally
