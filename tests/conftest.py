@@ -1,5 +1,6 @@
 """What all tests share: the two databases, a store on each, and a sandbox account in memory."""
 
+import logging
 import os
 import tempfile
 import uuid
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+import structlog
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -65,6 +67,17 @@ def sqlite_url(tmp_path: Path) -> str:
 def database_url(request: pytest.FixtureRequest) -> str:
     """Each of the two databases, empty."""
     return request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+
+
+@pytest.fixture
+def log_restored() -> Iterator[None]:
+    """What a command has set up for its log ends with the test: its stream does."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture

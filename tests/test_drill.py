@@ -150,7 +150,11 @@ def served() -> Iterator[tuple[str, Sandbox]]:
 
 @pytest.fixture
 def cli(
-    served: tuple[str, Sandbox], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    served: tuple[str, Sandbox],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    log_restored: None,
 ) -> Cli:
     """Run a command: exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)

@@ -32,7 +32,7 @@ import mirror
 from mirror import EXPECTED, LOCATION, compared, configuration, connected, differences
 from rankr_sync import app, schema
 from rankr_sync.app import App, open_store
-from rankr_sync.config import Config, Deletions
+from rankr_sync.config import Config, Deletions, Only
 from rankr_sync.daemon import Schedule
 from rankr_sync.engine import LocationSync
 from rankr_sync.errors import RankrSyncError, StoreUnavailable
@@ -343,6 +343,8 @@ class MirrorMachine(RuleBasedStateMachine):
 
     counts: ClassVar[Counter[str]] = Counter()
     """What was done in all examples together."""
+    only: ClassVar[Only] = Only()
+    """The part of the account that is mirrored."""
 
     def __init__(self, store: SqlStore, fresh: Callable[[], Any]) -> None:
         super().__init__()
@@ -356,6 +358,8 @@ class MirrorMachine(RuleBasedStateMachine):
         self.latest: dict[str, dict[str, Any]] = {name: {} for name in STREAMS}
         self.back: set[str] = set()
         """Records that were deleted and came back, until the mirror shows them again."""
+        self.outside: set[str] = set()
+        """Contacts that were not of the part that is mirrored, at some time."""
 
     # -- beginning and end ---------------------------------------------------------------------------
 
@@ -388,7 +392,7 @@ class MirrorMachine(RuleBasedStateMachine):
         )
         self.sandbox.faults.connection_error = httpx.ReadError
         api = {"listing": listing, "rate_limit": "30/3s" if limit else "none", "concurrency": 4}
-        self.config = configuration(self.url, api=api, deletions=Deletions(brake=100))
+        self.config = configuration(self.url, api=api, deletions=Deletions(brake=100), only=self.only)
         self._remember()
         self.counts["examples"] += 1
         self.start()
@@ -430,7 +434,7 @@ class MirrorMachine(RuleBasedStateMachine):
             for _round in range(3):
                 assert self.program.work(self._tick) is None
                 self.clock.passed += 120
-        different = differences(self.sandbox, self.url)
+        different = self._different()
         assert not different, different
         self.counts["rows compared"] += compared(self.sandbox)
         self._never_wrong()
@@ -605,9 +609,13 @@ class MirrorMachine(RuleBasedStateMachine):
         self._goes_on("contacts", cursors.get("contacts"), listed)
         self._goes_on("tasks", cursors.get("tasks"), searched)
         if begins and not self.sandbox.options.index_lag and not self.clock.wrong:
-            different = differences(self.sandbox, self.url)
+            different = self._different()
             assert not different, different
             self.counts["rows compared"] += compared(self.sandbox)
+
+    def _different(self) -> list[str]:
+        """What the mirror holds other than it should."""
+        return differences(self.sandbox, self.url)
 
     def _goes_on(self, name: str, cursor: dict[str, Any] | None, calls: list[Any]) -> None:
         """The first page that is asked for is the one behind the last that was committed; a whole walk asks none."""
@@ -658,11 +666,55 @@ class MirrorMachine(RuleBasedStateMachine):
                 )
                 if row["deleted_at"] is None:
                     self.back.discard(id_)
-                assert row["deleted_at"] is None or id_ not in truth[name] or id_ in self.back, f"{name} {id_} is alive"
+                may_be_gone = id_ not in truth[name] or id_ in self.back or row.get("contact_id", id_) in self.outside
+                assert row["deleted_at"] is None or may_be_gone, f"{name} {id_} is alive"
                 self.counts["rows looked at"] += 1
         stats = self.sandbox.stats()
         assert stats["sliding_excess"] == stats["fixed_excess"] == 0
         assert stats["throttled"] == self.sandbox.faults.counts["429"]
+
+
+class PartMachine(MirrorMachine):
+    """The same of a part of the account, which contacts enter and leave. It is changed while the program rests."""
+
+    only = Only(tags=("VIP",))
+
+    def _edit(self, kind: str, which: int, bump: bool) -> None:
+        super()._edit(kind, which, bump)
+        ids = sorted(self.sandbox.truth()["contacts"])
+        if ids and kind in ("edit contact", "tag", "create contact"):
+            self.sandbox.update_contact(ids[which % len(ids)], tags=["vip", "x"] if which % 3 else ["viper"])
+            self._remember()
+
+    def _remember(self) -> None:
+        if not self.latest["contacts"]:  # most begin inside
+            for id_ in sorted(self.sandbox.truth()["contacts"])[1::2]:
+                self.sandbox.update_contact(id_, tags=["vip"])
+        super()._remember()
+        self.outside |= {id_ for id_, one in self.sandbox.truth()["contacts"].items() if "vip" not in one["tags"]}
+
+    @rule(tags=st.sampled_from([("vip",), ("vip", "viper"), ()]))
+    def another_part(self, tags: tuple[str, ...]) -> None:
+        """A person changes what is mirrored, and starts the program again."""
+        self.config = self.config.model_copy(update={"only": Only(tags=tags)})
+        self.start()
+
+    def _different(self) -> list[str]:
+        wanted, truth = {tag.lower() for tag in self.config.only.tags}, self.sandbox.truth()
+        strangers = {id_ for id_, one in truth["contacts"].items() if wanted and not wanted & set(one["tags"])}
+        missing = {
+            f"{name} {id_} is missing"
+            for name, records in truth.items()
+            for id_, one in records.items()
+            if one.get("contactId", id_) in strangers
+        }
+        found = set(super()._different())
+        assert missing <= found, "strangers are mirrored"
+        return sorted(found - missing)
+
+    def _goes_on(self, name: str, cursor: dict[str, Any] | None, calls: list[Any]) -> None:
+        if name != "tasks":  # which are visited
+            super()._goes_on(name, cursor, calls)
 
 
 @pytest.fixture(autouse=True)
@@ -763,6 +815,14 @@ def test_the_mirror_follows_whatever_happens(sqlite_machine: Callable[[], Mirror
 def test_the_mirror_follows_on_postgresql(postgres_machine: Callable[[], MirrorMachine]) -> None:
     """The same on PostgreSQL."""
     run_state_machine_as_test(postgres_machine, settings=examples(50, 300))
+
+
+def test_a_part_follows_whatever_happens(
+    sqlite_machine: Callable[[], MirrorMachine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of strangers is left, nothing of members is missing, whoever comes and goes and whatever is changed."""
+    monkeypatch.setitem(globals(), "MirrorMachine", PartMachine)
+    run_state_machine_as_test(sqlite_machine, settings=examples(12, 1000))
 
 
 def test_the_machine_knows_all_faults() -> None:
