@@ -101,6 +101,13 @@ def test_without_anything_stored_it_says_how_to_get_there(cli: Cli) -> None:
     cli("plan", "--json", LOCATIONS="a,b").failed(2, "nothing is stored")
 
 
+def test_of_a_part_tasks_are_visited(cli: Cli) -> None:
+    """A walk would show everybody's: with `[only]`, tasks cost a request a contact."""
+    rows = the_plan(cli("plan", "--contacts", "1000", "--json", ONLY__TAGS="vip"))["rows"]
+    assert ("tasks", "visits") in rows
+    assert ("tasks", "walk") not in rows
+
+
 def test_a_number_of_contacts_is_enough(cli: Cli) -> None:
     """Before anything runs, even before a location is known: the usual rates, and the quota of the documentation."""
     one = the_plan(cli("plan", "--contacts", "100000", "--json", LOCATIONS=""))

@@ -5,6 +5,7 @@ meanwhile and whenever it is killed.
 import asyncio
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -329,6 +330,29 @@ def test_what_another_writes_meanwhile_is_never_overwritten(store: SqlStore, id_
     assert beside(store, {"id": id_, "vip": "new", "city": "Basel"}, rules_of()).overtaken == []
     assert sources(store) == dict.fromkeys("abcd", "old") | {id_: "new"}
     assert contacts(store)[id_].city == "Basel"
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_what_is_in_hand_elsewhere_is_waited_for(store: SqlStore) -> None:
+    """A transaction that begins while rows are mapped keeps what it writes: its row is mapped when it has ended."""
+    write(store, rules_of(), *({"id": one, "vip": "old"} for one in "abcd"))
+    written, begun = threading.Event(), []
+
+    def daemon() -> None:
+        with store.transaction() as tx:
+            put(tx, rules_of(source=VIP), {"id": "c", "vip": "new"}, now=LATER)
+            written.set()
+            time.sleep(0.3)
+
+    def between(stream: str, done: Remapped) -> None:
+        if not begun:
+            begun.append(threading.Thread(target=daemon))
+            begun[0].start()
+            assert written.wait(20)
+
+    assert again(store, rules_of(source=VIP), on_progress=between).overtaken == []
+    begun[0].join(20)
+    assert sources(store) == {"a": "old", "b": "old", "c": "new", "d": "old"}
 
 
 def test_a_daemon_with_the_former_rules_is_told(store: SqlStore) -> None:

@@ -12,7 +12,7 @@ from rankr_sync import rates
 from rankr_sync.app import WALK_SHARE, chosen_locations, open_store
 from rankr_sync.cli import common, show
 from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption
-from rankr_sync.config import Config, parse_duration
+from rankr_sync.config import Config, Only, parse_duration
 from rankr_sync.errors import BadConfiguration
 from rankr_sync.freshness import (
     Crowd,
@@ -170,8 +170,9 @@ def plan_of(tx: Transaction, config: Config, id_: str, wish: Wish, now: datetime
         for name in config.streams
         if not (stream := STREAMS[name]).owner
         and stream.lookup is not None
-        # A stream that has a walk has visits only where a record was missed, unless the walk is closed to us.
-        and (not stream.walks or sum(known[name].values()) > stored / 2 > 0)
+        # A stream that has a walk has visits only where a record was missed, unless the walk is closed to us, or would
+        # show what belongs to contacts outside the part that is mirrored.
+        and (not stream.walks or config.only != Only() or sum(known[name].values()) > stored / 2 > 0)
     ]
     every = config.schedule
     rows = [
