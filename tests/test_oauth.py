@@ -2,6 +2,11 @@
 
 import asyncio
 import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,8 +19,10 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from mirror import backfill, connected, differences, query
+from rankr_sync import daemon
 from rankr_sync.access import keeper_of, log_in, shelf_of
 from rankr_sync.config import Config, Location, OAuth
 from rankr_sync.errors import (
@@ -40,6 +47,7 @@ from rankr_sync.sandbox import (
     SandboxOptions,
     create_app,
     location_id,
+    running,
 )
 from rankr_sync.store import SqlStore
 
@@ -540,6 +548,81 @@ def test_an_agency_that_cannot_be_asked_still_has_the_locations_it_had(sqlite_ur
             return list(app.locations)
 
     assert asyncio.run(work()) == [location_id(1), location_id(2)]
+
+
+def test_what_an_agency_adds_or_removes_is_noticed_while_the_daemon_runs(sqlite_url: str) -> None:
+    """Nothing stops while nothing changes; then the daemon starts anew with what there is now."""
+    world = World(sqlite_url, locations=2, contacts=2)
+
+    async def work() -> None:
+        await world.log_in(COMPANY_ID, agency=True)
+        world.sandbox.oauth.installed.discard(location_id(2))
+        async with connected(world.sandbox, world.config, now=world.now) as app:
+            assert list(app.locations) == [location_id(1)]
+            await daemon._look_for_locations(app)
+            assert not app.stop.is_set()
+            world.sandbox.oauth.installed.add(location_id(2))
+            await daemon._look_for_locations(app)
+            assert app.stop.is_set()
+        async with connected(world.sandbox, world.config, now=world.now) as app:
+            assert list(app.locations) == [location_id(1), location_id(2)]
+            world.sandbox.oauth.uninstall(location_id(1))
+            with capture_logs() as logged:
+                await daemon._look_for_locations(app)
+            assert app.stop.is_set()
+        assert {"event": "location.uninstalled", "location": location_id(1), "log_level": "warning"} in logged
+
+    asyncio.run(work())
+
+
+# -- the command line ----------------------------------------------------------------------------------
+
+
+@pytest.mark.process
+@pytest.mark.timeout(240)
+def test_a_newcomer_logs_in_to_the_sandbox_by_what_it_prints(tmp_path: Path) -> None:
+    """The redirect is received on this machine; what follows mirrors the location; no secret is shown or logged."""
+    with running(SandboxOptions(contacts=8, http_redirects=True)) as (base_url, sandbox):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "PYTHONPATH": str(Path(__file__).parents[1] / "src"),
+            "RANKR_SYNC_API__BASE_URL": base_url,
+            "RANKR_SYNC_OAUTH__CLIENT_ID": CLIENT_ID,
+            "RANKR_SYNC_OAUTH__CLIENT_SECRET": CLIENT_SECRET,
+            "RANKR_SYNC_OAUTH__AUTHORIZE_URL": f"{base_url}/v2/oauth/chooselocation",
+            "RANKR_SYNC_OAUTH__REDIRECT_URI": f"http://127.0.0.1:{port}/callback",
+            "RANKR_SYNC_OAUTH__KEY": KEY,
+            "RANKR_SYNC_LOG__LEVEL": "debug",
+        }
+
+        def command(*words: str) -> "subprocess.Popen[str]":
+            program = [sys.executable, "-m", "rankr_sync", *words]
+            pipe = subprocess.PIPE
+            return subprocess.Popen(program, env=env, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True)
+
+        login = command("auth", "login", "--no-browser")
+        assert login.stdout is not None
+        url = next(line.strip() for line in login.stdout if line.startswith("http"))
+        with urllib.request.urlopen(f"{url}&choice={LOCATION}") as page:  # follows the redirect, as a browser does
+            assert b"Thank you" in page.read()
+        said = [login.communicate(timeout=60)]
+        assert login.returncode == 0, said
+        for words in (("backfill",), ("auth", "status", "--json"), ("auth", "logout")):
+            done = command(*words)
+            said.append(done.communicate(timeout=60))
+            assert done.returncode == 0, said[-1]
+        database_url = f"sqlite:///{tmp_path / 'rankr.db'}"
+        assert differences(sandbox, database_url) == []
+    assert json.loads(said[2][0])[0]["location_id"] == LOCATION
+    assert GRANT in said[-1][0]
+    everything = "".join(out + err for out, err in said[1:])
+    for secret in ("sandbox-access-", "sandbox-refresh-", "sandbox-code-", CLIENT_SECRET, KEY):
+        assert secret not in everything
+        assert secret not in said[0][0] + said[0][1]
 
 
 # -- keys, states, the end -----------------------------------------------------------------------------

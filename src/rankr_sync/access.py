@@ -6,6 +6,7 @@ How grants are kept alive is in `oauth`, how a token is sent in `highlevel`.
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import structlog
@@ -18,6 +19,9 @@ from rankr_sync.highlevel.oauth import Application, OAuthEndpoints
 from rankr_sync.oauth import Grant, Keeper, LocationGrant, Shelf, login
 from rankr_sync.oauth.keys import find_keys
 from rankr_sync.store import SqlStore
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
 
 log = structlog.get_logger()
 
@@ -73,8 +77,13 @@ def keeper_of(config: Config, store: SqlStore, client: httpx.AsyncClient, now: C
 
 def shelf_of(config: Config, store: SqlStore) -> Shelf:
     """The grants of this store. Raises BadConfiguration without a key."""
+    return Shelf(store, find_keys_of(config))
+
+
+def find_keys_of(config: Config) -> "MultiFernet":
+    """The keys that are configured. Raises BadConfiguration without one."""
     key = config.oauth.key.get_secret_value() if config.oauth.key else None
-    return Shelf(store, find_keys(key, config.oauth.key_file, keyring=config.oauth.keyring))
+    return find_keys(key, config.oauth.key_file, keyring=config.oauth.keyring)
 
 
 def endpoints_of(config: Config, client: httpx.AsyncClient) -> OAuthEndpoints:

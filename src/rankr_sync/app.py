@@ -52,6 +52,8 @@ class App:
         self.config = config
         self.store = store
         self.keeper = keeper
+        self.discovers = False
+        """Whether its locations are those that OAuth logins open, whatever these are."""
         self.stop = stop
         self.locations: dict[str, LocationSync] = {}
         self.leases: dict[str, Lease] = {}
@@ -171,6 +173,7 @@ async def build(
     try:
         if keeper is not None and not config.locations:
             chosen = await opened_locations(keeper, location)
+            app.discovers = location is None
         for one in chosen:
             app.add(one, on_progress, confirm_deletions=confirm_deletions)
         gc.freeze()  # what is loaded by now stays: no need to look through it for garbage again and again

@@ -6,7 +6,6 @@ rings: one bell a location and kind of work, never two at once, missed rings bec
 
 import asyncio
 import random
-import signal
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime, timedelta
@@ -36,6 +35,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 
 OWNER_PAUSE = 300.0
 """Seconds between looks whether the owner has mended the credentials."""
+
+LOCATIONS_EVERY = timedelta(minutes=15)
+"""How often the logins are asked which locations they open, where none are configured."""
 
 VISITS_LAST = timedelta(minutes=5)
 """Visits of so long are one run, with one line in the log."""
@@ -218,16 +220,13 @@ def jobs(app: App, location: LocationSync, visits_last: timedelta = VISITS_LAST)
 
 
 async def run_for_ever(app: App, listener: Listener | None = None, metrics: Metrics | None = None) -> None:
-    """Ring until SIGTERM or SIGINT, then finish what is in hand. Meanwhile serve what is asked of the listener."""
+    """Ring until the app is asked to stop, then finish what is in hand; meanwhile serve what the listener is asked."""
     pulse = Pulse()
     async with serving(app, listener, metrics or Metrics(), pulse):
         await _ring_until_stopped(app, pulse)
 
 
 async def _ring_until_stopped(app: App, pulse: Pulse) -> None:
-    loop = asyncio.get_running_loop()
-    for signal_ in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_, app.stop.set)
     scheduler = AsyncIOScheduler(
         timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     )
@@ -245,6 +244,9 @@ async def _ring_until_stopped(app: App, pulse: Pulse) -> None:
             )
     upkeep = Job("purge", "-", lambda: _purge(app))
     scheduler.add_job(upkeep.ring, IntervalTrigger(hours=24), id="purge", next_run_time=datetime.now(UTC))
+    if app.discovers:
+        look = Job("locations", "-", lambda: _look_for_locations(app))
+        scheduler.add_job(look.ring, IntervalTrigger(seconds=LOCATIONS_EVERY.total_seconds()), id="locations")
     scheduler.add_job(pulse.beat, IntervalTrigger(seconds=bell), id="pulse")
     scheduler.start()
     log.info(
@@ -284,6 +286,18 @@ def _tracked(ring: Callable[[], Awaitable[None]], ringing: "set[asyncio.Task[Non
             ringing.discard(task)
 
     return tracked
+
+
+async def _look_for_locations(app: App) -> None:
+    """Ask which locations the logins open; where that has changed, end, to start anew with what is remembered now."""
+    assert app.keeper is not None
+    found, had = set(await app.keeper.locations()), set(app.locations)
+    for id_ in sorted(found - had):
+        log.info("location.found", location=id_)
+    for id_ in sorted(had - found):
+        log.warning("location.uninstalled", location=id_)
+    if found != had:
+        app.stop.set()
 
 
 async def _purge(app: App) -> None:

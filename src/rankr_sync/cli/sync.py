@@ -9,7 +9,7 @@ import typer
 from rankr_sync.app import build, former_rows
 from rankr_sync.cli import common, progress, show
 from rankr_sync.cli.common import ConfigOption, DebugOption, LocationOption
-from rankr_sync.config import Config
+from rankr_sync.config import Config, load
 from rankr_sync.errors import BadConfiguration, RankrSyncError
 from rankr_sync.streams import STREAMS
 
@@ -18,8 +18,9 @@ BACKFILL_HELP = (
     " starts a new full pass.\n\n"
     + common.example("rankr-sync backfill", "rankr-sync backfill --stream notes --location ve9EPM428h8vShlRW1KT")
 )
-RUN_HELP = "Keep the mirror fresh, for ever. SIGTERM or Ctrl-C ends it with everything saved.\n\n" + common.example(
-    "rankr-sync run", "RANKR_SYNC_LOG__FORMAT=json rankr-sync run --config /etc/rankr-sync.toml"
+RUN_HELP = (
+    "Keep the mirror fresh, for ever. SIGTERM or Ctrl-C ends it, all saved; SIGHUP reads the configuration again.\n\n"
+    + common.example("rankr-sync run", "RANKR_SYNC_LOG__FORMAT=json rankr-sync run --config /etc/rankr-sync.toml")
 )
 
 
@@ -113,18 +114,10 @@ def run(
     debug: DebugOption = False,
 ) -> None:
     """Keep the mirror fresh, for ever; see RUN_HELP."""
-    from rankr_sync.daemon import run_for_ever  # a scheduler and a server, which no other command needs
-    from rankr_sync.service.metrics import Metrics
-    from rankr_sync.service.server import listen
+    from rankr_sync.reload import Running  # a scheduler and a server, which no other command needs
 
-    settings = common.configured(config)
-    listener, metrics = listen(settings.http), Metrics()
-
-    async def work() -> None:
-        async with build(settings, location=location, observer=metrics) as app:
-            await run_for_ever(app, listener, metrics)
-
-    asyncio.run(work())
+    running = Running(common.configured(config), lambda: load(config), location)
+    asyncio.run(running.until_ended())
 
 
 def _chosen_streams(config: Config, wanted: list[str] | None) -> list[str]:

@@ -76,6 +76,13 @@ def listen(http: Http) -> Listener | None:
     return Listener(bound, access)
 
 
+def listen_again(before: Listener | None, old: Http, new: Http) -> Listener | None:
+    """As `listen`, for a configuration that is changed: where the address is the same, so is the socket."""
+    if before is None or old.listen.strip() != new.listen.strip():
+        return listen(new)
+    return Listener(before.socket, access_of(new, *address_of(new.listen)))
+
+
 def address_of(listen: str) -> tuple[str, int]:
     """Host and port of `127.0.0.1:8700` or `[::1]:8700`. Raises BadConfiguration."""
     host, separator, port = listen.strip().rpartition(":")
@@ -218,7 +225,8 @@ async def serving(app: App, listener: Listener | None, metrics: Metrics, pulse: 
     )
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what goes wrong in here, the gate says
     server = _Server(config, app.stop)
-    task = asyncio.create_task(server.serve(sockets=[listener.socket]))
+    # A copy: it is closed when serving ends, but connections still reach us, to be answered by what comes next.
+    task = asyncio.create_task(server.serve(sockets=[listener.socket.dup()]))
     log.info("http.listening", url=listener.url)
     try:
         yield
