@@ -31,11 +31,11 @@ class Setup:
     config: Config
     listener: Listener | None
 
-    def close(self, but: "Setup") -> None:
+    def close(self, but: "Setup | None" = None) -> None:
         """Give the address back, unless the other one has it too."""
-        mine = self.listener
-        if mine is not None and (but.listener is None or but.listener.socket is not mine.socket):
-            mine.socket.close()
+        kept = but.listener.socket if but is not None and but.listener is not None else None
+        if self.listener is not None and self.listener.socket is not kept:
+            self.listener.socket.close()
 
 
 class Running:
@@ -58,8 +58,11 @@ class Running:
         for signal_ in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signal_, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        while not self._ending:
-            await self._once()
+        try:
+            while not self._ending:
+                await self._once()
+        finally:
+            self._now.close()
 
     def _end(self) -> None:
         self._ending = True
