@@ -305,6 +305,7 @@ async def run_daemon(app: App, http: Http, work: Callable[[str], Any]) -> Any:
     finally:
         app.stop.set()
         await running
+        listener.socket.close()
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
