@@ -51,6 +51,9 @@ def upgrade() -> None:
         sa.Column("day", sa.Date(), nullable=False),
         sa.Column("content", Json(), nullable=False),
         sa.Column("made_at", UtcDateTime(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("due_at", UtcDateTime()),
+        sa.Column("delivered_to", Json()),
         sa.Column("delivered_at", UtcDateTime()),
         sa.Column("delivery_error", sa.Text()),
         sa.PrimaryKeyConstraint("location_id", "day"),
@@ -75,9 +78,16 @@ def upgrade() -> None:
     op.create_index("ix_contacts_business_id", "contacts", ["location_id", "business_id"])
     for name, what in _SEARCH_INDEXES[op.get_bind().dialect.name].items():
         op.execute(f"CREATE INDEX {name} ON contacts {what}")
+    op.add_column("tasks", sa.Column("first_seen_at", UtcDateTime()))
+    op.add_column("tasks", sa.Column("completed_at", UtcDateTime()))
+    op.add_column("sync_cursors", sa.Column("first_completed_at", UtcDateTime()))
+    op.execute("UPDATE sync_cursors SET first_completed_at = updated_at WHERE phase = 'complete'")
 
 
 def downgrade() -> None:
+    op.drop_column("sync_cursors", "first_completed_at")
+    op.drop_column("tasks", "completed_at")
+    op.drop_column("tasks", "first_seen_at")
     for name in _SEARCH_INDEXES[op.get_bind().dialect.name]:
         op.execute(f"DROP INDEX {name}")
     op.drop_index("ix_contacts_business_id", "contacts")

@@ -294,7 +294,7 @@ class Config(BaseSettings):
                 raise ValueError(f"{name!r} is no stream; there are {', '.join(STREAMS)}")
             stream = STREAMS[name]
             for target in rules:
-                check_target(target, stream.columns, FILLED_BY_US)
+                check_target(target, stream.columns, FILLED_BY_US | stream.since.keys())
             for target, rule in rules.items():
                 stream.check_rule(target, rule)
         return value

@@ -141,8 +141,13 @@ tasks = mirror_table(
     *_text("title", "body", "status"),
     Column("due_at", UtcDateTime),
     *_text("assigned_to"),
+    Column("first_seen_at", UtcDateTime),
+    Column("completed_at", UtcDateTime),
     indexes=(("contact_id",), ("status", "due_at")),
 )
+"""Tasks carry no times of their own: `first_seen_at` and `completed_at` are when we first saw them, and saw them
+completed (null: in a release that did not keep it). Of what the first copy brought they tell nothing more than that.
+"""
 
 notes = mirror_table(
     "notes",
@@ -197,6 +202,7 @@ sync_cursors = Table(
     Column("phase", String(16), nullable=False),
     Column("started_at", UtcDateTime),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("first_completed_at", UtcDateTime),
 )
 
 sync_runs = Table(
@@ -265,10 +271,17 @@ daily_summaries = Table(
     Column("day", Date, primary_key=True),
     Column("content", Json(), nullable=False),
     Column("made_at", UtcDateTime, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("due_at", UtcDateTime),
+    Column("delivered_to", Json()),
     Column("delivered_at", UtcDateTime),
     Column("delivery_error", Text),
 )
-"""One row a location and day (of the location's own time zone): what came, changed and went."""
+"""One row a location and day (of the location's own time zone): what came, changed and went.
+
+`due_at`: when its delivery is tried next (null: never, or done); whoever delivers moves it ahead first.
+`delivered_to`: the targets that have it already.
+"""
 
 oauth_tokens = Table(
     "oauth_tokens",

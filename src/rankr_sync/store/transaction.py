@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
@@ -16,12 +17,14 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    case,
     delete,
     exc,
     func,
     insert,
     literal,
     select,
+    true,
     update,
 )
 
@@ -32,6 +35,11 @@ from rankr_sync.store.connect import is_sqlite, is_trouble, upsert_into
 from rankr_sync.store.mapped import MappingRows
 from rankr_sync.store.visits import VisitRows
 from rankr_sync.streams import Stream
+
+Since = Mapping[str, Mapping[str, Any]]
+"""Column to the values since which it tells; see `Stream.since`."""
+
+NO_SINCE: Since = MappingProxyType({})
 
 Usage = Row
 """A row of `api_usage` without its key."""
@@ -99,7 +107,7 @@ class Transaction(VisitRows, MappingRows):
     def apply(self, stream: Stream, location_id: str, plan: Plan, now: datetime) -> Plan:
         """Do what the plan says. Returns it as carried out: a row that the database refuses is a reject."""
         rows = [
-            {**row, "location_id": location_id, "synced_at": now, "deleted_at": None}
+            {**row, **_seen(stream, row, now), "location_id": location_id, "synced_at": now, "deleted_at": None}
             for row in (*plan.inserts, *plan.updates)
         ]
         if rows and plan.mapping:
@@ -170,18 +178,18 @@ class Transaction(VisitRows, MappingRows):
         """Write whole rows that were mapped again, tombstones included. Returns the rejects, with what the database
         does not take.
         """
-        refused = self._upsert_rows(stream, [{**row, "synced_at": now} for row in rows])
+        refused = self._upsert_rows(stream, [{**row, **dict.fromkeys(stream.since), "synced_at": now} for row in rows])
         rejects = [*(one for one in rejects if one.external_id not in refused), *refused.values()]
         self.save_rejects(stream, location_id, rejects, now)
         return rejects
 
     def _upsert_rows(self, stream: Stream, rows: list[Row]) -> dict[str, Reject]:
-        if not rows or self._refusal(lambda: self._upsert(stream.table, rows)) is None:
+        if not rows or self._refusal(lambda: self._upsert(stream.table, rows, stream.since)) is None:
             return {}
         # One row is unacceptable to this database: find it, keep the others.
         refused: dict[str, Reject] = {}
         for row in rows:
-            error = self._refusal(lambda row=row: self._upsert(stream.table, [row]))  # type: ignore[misc]
+            error = self._refusal(lambda row=row: self._upsert(stream.table, [row], stream.since))  # type: ignore[misc]
             if error is None:
                 continue
             if len(rows) > 1 and len(refused) + 1 == len(rows):
@@ -205,7 +213,8 @@ class Transaction(VisitRows, MappingRows):
         savepoint.commit()
         return None
 
-    def _upsert(self, table: Table, rows: list[Row]) -> None:
+    def _upsert(self, table: Table, rows: list[Row], since: Since = NO_SINCE) -> None:
+        """`since`: columns whose value stays where the old row and the new one both have the values that are named."""
         keys = [column.name for column in table.primary_key]
         alike: dict[tuple[str, ...], list[Row]] = {}
         for row in rows:  # one statement takes rows with the same columns: what a row does not have stays as it is
@@ -213,6 +222,9 @@ class Transaction(VisitRows, MappingRows):
         for names, some in alike.items():
             new = upsert_into(self.connection, table)
             changed = {name: new.excluded[name] for name in names if name not in keys}
+            for column, values in since.items():
+                both = [side[name] == value for name, value in values.items() for side in (table.c, new.excluded)]
+                changed[column] = case((and_(true(), *both), table.c[column]), else_=new.excluded[column])
             self.connection.execute(new.on_conflict_do_update(index_elements=keys, set_=changed), some)
 
     # -- rejects ---------------------------------------------------------------------------------------
@@ -272,7 +284,10 @@ class Transaction(VisitRows, MappingRows):
         return Cursor(row.cursor, row.phase, row.watermark, row.started_at, row.updated_at) if row else None
 
     def save_cursor(self, location_id: str, stream: str, partition: str, cursor: Cursor, now: datetime) -> None:
-        """Save where a walk stands, in the same transaction as what it brought."""
+        """Save where a walk stands, in the same transaction as what it brought. When it was complete for the first
+        time is kept.
+        """
+        table = schema.sync_cursors
         row = {
             "location_id": location_id,
             "stream": stream,
@@ -282,8 +297,13 @@ class Transaction(VisitRows, MappingRows):
             "watermark": cursor.watermark,
             "started_at": cursor.started_at,
             "updated_at": now,
+            "first_completed_at": now if cursor.phase == "complete" else None,
         }
-        self._upsert(schema.sync_cursors, [row])
+        keys = [column.name for column in table.primary_key]
+        new = upsert_into(self.connection, table)
+        changed = {name: new.excluded[name] for name in row if name not in keys}
+        changed["first_completed_at"] = func.coalesce(table.c.first_completed_at, new.excluded.first_completed_at)
+        self.connection.execute(new.on_conflict_do_update(index_elements=keys, set_=changed), [row])
 
     def drop_cursor(self, location_id: str, stream: str, partition: str) -> None:
         """Forget where a walk stands: it begins anew."""
@@ -457,3 +477,11 @@ class Transaction(VisitRows, MappingRows):
     def drop_setting(self, key: str) -> None:
         """Forget such a value."""
         self.connection.execute(delete(schema.sync_settings).where(schema.sync_settings.c.key == key))
+
+
+def _seen(stream: Stream, row: Row, now: datetime) -> Row:
+    """What the columns of `stream.since` are in a row that is new: from now on, or not so."""
+    return {
+        column: now if all(row.get(name) == value for name, value in values.items()) else None
+        for column, values in stream.since.items()
+    }

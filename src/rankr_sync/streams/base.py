@@ -118,13 +118,15 @@ class Stream:
     """The column that tells when a record was made, where it carries that."""
     changed_at: str | None = None
     """The column that tells when a record was last changed, where it carries that."""
+    since: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Columns that tell since when we have seen a record with these values (with none: at all)."""
     says: Callable[[JsonObject, Known, bool], str] = lambda raw, old, same: CHANGED_CONTACT
     """What an update of a record says of what hangs on it: a signal of `visits`."""
 
     @property
     def columns(self) -> frozenset[str]:
         """The columns that mapping rules fill."""
-        return frozenset(self.table.columns.keys()) - FILLED_BY_US
+        return frozenset(self.table.columns.keys()) - FILLED_BY_US - self.since.keys()
 
     def check_rule(self, target: str, rule: FieldRule) -> None:
         """Refuse a rule whose type does not fit its column. Raises ValueError with what would fit."""

@@ -154,4 +154,5 @@ STREAM = Stream(
     merges=True,
     timeline=Timeline("task", at="due_at", title="title", detail="status"),
     deadline=Deadline("due_at", {"status": "open"}),
+    since={"first_seen_at": {}, "completed_at": {"status": "completed"}},
 )
