@@ -228,6 +228,13 @@ class Summary(Section):
     urls: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)] = ()
     urls_file: Path | None = None
 
+    @field_validator("at")
+    @classmethod
+    def _is_time(cls, value: str) -> str:
+        if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
+            raise ValueError("write a time of day as 07:00")
+        return value
+
 
 class Log(Section):
     """How the program speaks on standard error."""

@@ -9,11 +9,13 @@ import random
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
+from rankr_sync import daily
 from rankr_sync.app import App, former_rows
 from rankr_sync.engine import Lease, LocationSync
 from rankr_sync.engine.audit import EVERY as AUDIT_EVERY
@@ -204,6 +206,27 @@ class Schedule:
         return is_due(self._location.context.now(), cursor.saved_at if cursor else None, every)
 
 
+class Summaries:
+    """The daily summaries of one location: made and delivered beside the sync, whoever holds the lease."""
+
+    def __init__(self, app: App, location: LocationSync) -> None:
+        self._app = app
+        self._id = location.context.location_id
+        self._now = location.context.now
+        self._looked_at: datetime | None = None
+
+    async def work(self) -> None:
+        """Make those that are missing, and deliver those that wait; asks the store once a minute."""
+        now, config = self._now(), self._app.config
+        if not is_due(now, self._looked_at, daily.LOOKS_EVERY):
+            return
+        self._looked_at = now
+        await asyncio.to_thread(daily.make_missing, self._app.store, config, self._id, now)
+        if daily.sends(config.summary):
+            to = partial(daily.targets_of, config.summary)
+            await asyncio.to_thread(daily.deliver_due, self._app.store, self._id, to, self._now, self._app.stop.is_set)
+
+
 def jobs(app: App, location: LocationSync, visits_last: timedelta = VISITS_LAST) -> list[Job]:
     """The kinds of work of one location. Visits go on for `visits_last` in one go."""
     schedule, id_ = Schedule(app, location), location.context.location_id
@@ -216,7 +239,8 @@ def jobs(app: App, location: LocationSync, visits_last: timedelta = VISITS_LAST)
     walked = [name for name in app.config.streams if STREAMS[name].walks and not STREAMS[name].owner]
     work |= {name: walk_of(name) for name in walked}
     work |= {"audit": schedule.audit, "visits": lambda: schedule.visits(visits_last)}
-    return [Job(name, id_, one, lease, app.stopped) for name, one in work.items()]
+    found = [Job(name, id_, one, lease, app.stopped) for name, one in work.items()]
+    return [*found, Job("summary", id_, Summaries(app, location).work)]
 
 
 async def run_for_ever(app: App, listener: Listener | None = None, metrics: Metrics | None = None) -> None:

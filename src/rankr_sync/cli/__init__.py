@@ -8,6 +8,7 @@ from rankr_sync import __version__
 from rankr_sync.cli import auth, common, contacts, database, inspect, mapping, sandbox, sync
 from rankr_sync.cli.check import CHECK_HELP, check
 from rankr_sync.cli.plan import PLAN_HELP, plan
+from rankr_sync.cli.summary import SUMMARY_HELP, summary
 
 app = common.new_app("Mirror the HighLevel CRM into SQL, and keep the mirror fresh.")
 
@@ -37,6 +38,7 @@ app.command(help=inspect.STATUS_HELP)(inspect.status)
 app.command(help=inspect.CONTACT_HELP)(inspect.contact)
 app.command(help=contacts.CONTACTS_HELP)(contacts.contacts)
 app.add_typer(auth.app, name="auth")
+app.command(help=SUMMARY_HELP)(summary)
 app.add_typer(inspect.rejects_app, name="rejects")
 app.add_typer(mapping.app, name="mapping")
 app.add_typer(database.app, name="db")

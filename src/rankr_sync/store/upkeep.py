@@ -79,6 +79,8 @@ def purge(
     past[runs] = or_(runs.c.finished_at < now - runs_for, runs.c.started_at < now - 2 * runs_for)
     past[slots] = slots.c.at < now - runs_for
     past[rejects] = rejects.c.last_seen_at < now - runs_for
+    made = schema.daily_summaries  # they name contacts, which may be gone by now
+    past[made] = made.c.made_at < now - deleted_for
     removed: dict[str, int] = {table.name: 0 for table in past}
     for table, old in past.items():
         for rows, seconds in _delete_by_batches(store, table, old):
