@@ -175,7 +175,7 @@ def test_trouble_of_the_day_is_told(database_url: str, sandbox: Sandbox, clock: 
             schema.usage_slots.insert(),
             [
                 {"location_id": LOCATION, "at": at, "requests": 9, "throttled": 2}
-                for at in (clock.now, clock.now - timedelta(days=1), clock.now + timedelta(days=1))
+                for at in (clock.now + timedelta(hours=hours) for hours in (1, -25, 25))
             ],
         )
     clock.to(29, 7)
