@@ -324,10 +324,10 @@ def test_the_daemon_serves_in_its_own_loop_and_ends_at_once(sqlite_url: str) -> 
             half = await asyncio.open_connection(host, int(port))
             half[1].write(b"GET /healthz HTTP/1.1\r\n")
             await half[1].drain()
-            idle.append(half[1])
+            idle.append(half)
             return time.monotonic()
 
-    idle: list[asyncio.StreamWriter] = []
+    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def connect() -> float:
         async with connected(account(5), configuration(sqlite_url, schedule={"poll": 1})) as app:
@@ -335,7 +335,9 @@ def test_the_daemon_serves_in_its_own_loop_and_ends_at_once(sqlite_url: str) -> 
                 began = await run_daemon(app, free(), work)
                 took = time.monotonic() - began
             assert [one["url"] for one in events if one["event"] == "http.listening"]
-            for writer in idle:
+            for reader, writer in idle:
+                with contextlib.suppress(ConnectionError):
+                    assert await asyncio.wait_for(reader.read(), 2.0) == b""  # nothing is left open
                 writer.close()
             return took
 

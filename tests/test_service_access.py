@@ -165,10 +165,12 @@ def test_the_session_is_another_one_after_signing_in_and_worthless_after_signing
     async def work(made: Surface) -> None:
         await made.visitor.get("/login")
         before = dict(made.visitor.cookies)
+        planted = csrf_of(await made.visitor.get("/login"))
         await sign_in(made.visitor)
         during = dict(made.visitor.cookies)
         assert before != during
         csrf = csrf_of(await made.visitor.get("/page"))
+        assert csrf != planted
         out = await made.visitor.post("/logout", data={"csrf": csrf})
         assert out.headers["location"] == "/login"
         for cookies in (before, during, dict(made.visitor.cookies)):
