@@ -3,7 +3,7 @@
     python benchmarks/planner.py [--contacts 1000000] [--only sqlite]
 
 Fills `child_visits` with rates and ages as a location has them after some weeks, then plans as the daemon does:
-ticks of a second, in which the budget buys two visits, each batch settled as if it had been looked at. Prints the
+a purchase every five seconds, of ten visits, each batch settled as if it had been looked at. Prints the
 table of docs/freshness.md.
 """
 
@@ -21,7 +21,7 @@ import sqlalchemy
 from backfill import database, machine
 
 from rankr_sync import rates, schema
-from rankr_sync.engine.agenda import Agenda, Find
+from rankr_sync.engine.agenda import BOUGHT_EVERY, Agenda, Find
 from rankr_sync.model import Look
 from rankr_sync.pacing import DayBudget
 from rankr_sync.store import SqlStore
@@ -96,7 +96,7 @@ def run(kind: str, url: str, contacts: int) -> str:
     picked: list[tuple[str, str]] = []
 
     def tick() -> None:
-        now[0] += timedelta(seconds=1)
+        now[0] += BOUGHT_EVERY
         with store.reading() as tx:
             picked[:] = [(one.stream, one.contact_id) for one in agenda.due(tx, streams, {}, (), rolling=streams)]
 
@@ -121,11 +121,11 @@ def run(kind: str, url: str, contacts: int) -> str:
         settles.append(measure(settle, 1)[0])
     batch = measure(thousand, 20)
 
-    def learn() -> None:
-        with store.transaction() as tx:
-            agenda.learn(tx, streams)
+    def study() -> None:
+        with store.reading() as tx:
+            assert agenda.study(tx, streams, streams) is not None
 
-    learned = measure(learn, 1)[0]
+    learned = measure(study, 1)[0]
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     store.close()
     tick_, settled = statistics.median(ticks), statistics.median(settles)

@@ -1,5 +1,6 @@
 """The agenda on both databases: what is visited next, what looks and signals leave behind, what is learned."""
 
+import contextlib
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import insert, select, text
+from sqlalchemy import delete, insert, select, text
 
 from rankr_sync import rates, schema, visits
 from rankr_sync.engine.agenda import Agenda, Find
@@ -109,6 +110,15 @@ def settle(store: SqlStore, agenda: Agenda, *looks: Look, finds: dict[str, Find]
     with store.transaction() as tx:
         known = tx.visits_of("loc", "notes", [one.contact_id for one in looks])
         agenda.settle(tx, NOTES, looks, known, finds or {})
+
+
+def learn(store: SqlStore, agenda: Agenda) -> None:
+    """Learn from all visits together, if it is time."""
+    with store.reading() as tx:
+        lesson = agenda.study(tx, ["notes"], ["notes"])
+    if lesson is not None:
+        with store.transaction() as tx:
+            agenda.learn(tx, lesson)
 
 
 def due(store: SqlStore, agenda: Agenda, **options: Any) -> list[str]:
@@ -237,6 +247,42 @@ def test_the_budget_is_what_time_brings(store: SqlStore, clock: Clock) -> None:
     assert due(store, agenda, rolling=["notes"]) == []
 
 
+def test_a_restart_is_owed_nothing(sqlite_url: str) -> None:
+    """A daemon that is started again and again visits whom and when one that never ends does, at the same price."""
+    with contextlib.closing(SqlStore(sqlite_url)) as store:
+        store.upgrade()
+        moments = st.lists(st.tuples(st.integers(1, 400), st.booleans()), min_size=1, max_size=20)
+
+        @given(moments, st.integers(1, 40_000))
+        @settings(max_examples=12)
+        def check(moments: list[tuple[int, bool]], visits_a_day: int) -> None:
+            through = visited(store, moments, visits_a_day, restarts=False)
+            assert visited(store, moments, visits_a_day, restarts=True) == through
+            seconds = sum(seconds for seconds, _ in moments)
+            assert sum(map(len, through[0])) <= visits_a_day / 86_400 * (seconds + 60) + 1
+
+        check()
+
+
+def visited(
+    store: SqlStore, moments: list[tuple[int, bool]], visits_a_day: int, *, restarts: bool
+) -> tuple[list[list[str]], dict[str, datetime]]:
+    """Whom one daemon visits, asked at these moments, and when each has its next turn. True: there it is restarted."""
+    with store.transaction() as tx:
+        for table in (schema.child_visits, schema.sync_settings):
+            tx.connection.execute(delete(table))
+    put(store, *(visit(f"c{n}", rate=rates.step_of(0.01 * (1 + n % 9))) for n in range(50)))
+    clock, day = Clock(), DayBudget(visits_a_day, visits_a_day)
+    agenda, bought = agenda_of(clock, day=day, share=1.0), []
+    for seconds, restart in moments:
+        clock.at += timedelta(seconds=seconds)
+        if restart and restarts:
+            agenda = agenda_of(clock, day=day, share=1.0)
+        bought.append(due(store, agenda, rolling=["notes"]))
+        settle(store, agenda, *(look(id_, clock.at) for id_ in bought[-1]))
+    return bought, {id_: one.due_at for id_, one in kept(store).items()}
+
+
 def test_visits_in_hand_are_not_given_out_again(store: SqlStore, clock: Clock) -> None:
     """Neither signalled ones, nor those of a pass, nor those whose turn it is."""
     put(store, signalled("s", NOW), visit("t", rate=4.0), visit("u", rate=0.05))
@@ -251,12 +297,10 @@ def test_signals_leave_what_the_bound_on_age_needs(store: SqlStore, clock: Clock
     put(store, *(signalled(f"c{n}", NOW) for n in range(60)), *(visit(f"c{n}") for n in range(60, 70)))
     # 70 contacts in 7 days are 10 visits a day; 25 are left for visits today.
     agenda = agenda_of(clock, day=DayBudget(1000, 125, 86_400.0))
-    with store.transaction() as tx:
-        agenda.learn(tx, ["notes"], ["notes"])
+    learn(store, agenda)
     assert len(due(store, agenda, rolling=["notes"])) <= 15 + 1
     nothing_left = agenda_of(clock, day=DayBudget(1000, 100, 86_400.0))
-    with store.transaction() as tx:
-        nothing_left.learn(tx, ["notes"])
+    learn(store, nothing_left)
     clock.at += HOUR
     assert due(store, nothing_left, rolling=["notes"]) == []
 
@@ -422,8 +466,7 @@ def test_signals_are_judged_by_what_visits_find(store: SqlStore, clock: Clock) -
     }
     assert sent(store) == counted
     again = agenda_of(clock)
-    with store.transaction() as tx:
-        again.learn(tx, ["notes"])
+    learn(store, again)
     assert again.trust("notes").by_reason == agenda.trust("notes").by_reason == counted
 
 
@@ -432,23 +475,20 @@ def test_rates_are_fitted_once_a_day_and_kept(store: SqlStore, clock: Clock) -> 
     put(store, *(visit(f"q{n}", seen_days=60.0) for n in range(300)))
     put(store, *(visit(f"l{n}", seen_days=60.0, seen_changes=120.0) for n in range(30)))
     first = agenda_of(clock)
-    with store.transaction() as tx:
-        first.learn(tx, ["notes"])
+    learn(store, first)
     assert first.prior("notes").mean() == pytest.approx(30 * 2 / 330, rel=0.3)
     put(store, *(visit(f"q{n}", seen_days=60.0, seen_changes=60.0) for n in range(300)))
     clock.at += HOUR
     second = agenda_of(clock)
-    with store.transaction() as tx:
-        second.learn(tx, ["notes"])
+    learn(store, second)
     assert second.prior("notes") == first.prior("notes")
     clock.at += DAY
-    with store.transaction() as tx:
-        second.learn(tx, ["notes"])
+    learn(store, second)
     assert second.prior("notes").mean() > 2 * first.prior("notes").mean()
     with store.transaction() as tx:
         tx.connection.execute(text("DELETE FROM child_visits"))
-        third = agenda_of(clock)
-        third.learn(tx, ["notes"])
+    third = agenda_of(clock)
+    learn(store, third)
     assert third.prior("notes") == second.prior("notes")
 
 

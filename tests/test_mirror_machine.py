@@ -279,7 +279,7 @@ class Program:
         options = {"now": self.clock.now, "transport": self.transport}
         app = await self._stack.enter_async_context(connected(self.sandbox, self.config, **options))
         for source in app.sources.values():
-            source.pacer._clock = self.clock.monotonic
+            source.pacer.clock = self.clock.monotonic
         for sync in app.locations.values():
             sync.context.settings = replace(sync.context.settings, batch=4)
         event.listen(app.store.engine, "commit", self._may_commit)

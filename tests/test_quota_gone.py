@@ -56,7 +56,7 @@ def test_a_daemon_sleeps_until_the_day_turns(
     async def main() -> None:
         async with connected(sandbox, config) as app:
             pacer = app.sources[LOCATION].pacer
-            pacer._clock = lambda: time.monotonic() + ahead[0].total_seconds()
+            pacer.clock = lambda: time.monotonic() + ahead[0].total_seconds()
             work = asyncio.create_task(daemon.run_for_ever(app))
             await in_time(lambda: any(event["event"] == "quota.spent" for event in said))
             await in_time(lambda: short_of(app.store, capsys))

@@ -303,6 +303,23 @@ def visits_a_second(day: DayBudget, share: float) -> float:
     return max(0.0, _for_visits(day, share)) / max(day.seconds, 1.0)
 
 
+SAVED_UP = 60.0
+"""Seconds: what could not be spent is not saved up for longer, so that no burst follows an idle hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """So many `visits` may be made `at` a moment, and more as time goes on; none is owed from before the first one."""
+
+    visits: float = 0.0
+    at: datetime | None = None
+
+    def grown(self, now: datetime, pace: float) -> "Allowance":
+        """With what the time since has brought, at a `pace` of visits a second."""
+        elapsed = (now - self.at).total_seconds() if self.at is not None else SAVED_UP
+        return Allowance(min(self.visits + pace * max(elapsed, 0.0), max(1.0, pace * SAVED_UP)), now)
+
+
 def signalled_visits(day: DayBudget, share: float, kept_a_day: float) -> int:
     """How many contacts that a signal announced may be visited at once.
 

@@ -1,7 +1,7 @@
 """The agenda of one location: which visits to make next, and what each look teaches.
 
-The arithmetic is in `visits`, `rates` and `pacing`; here the store is asked and told. Everything but the price and
-the allowance is kept in tables, so a restart forgets nothing.
+The arithmetic is in `visits`, `rates` and `pacing`; here the store is asked and told. Everything is kept in tables, so
+a restart forgets nothing and is owed nothing.
 """
 
 from collections import Counter
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from rankr_sync import rates, visits
 from rankr_sync.freshness import within_seconds
-from rankr_sync.model import Known, Look, Plan, Row, Visit
-from rankr_sync.pacing import DayBudget, signalled_visits, visits_a_second
+from rankr_sync.model import JsonObject, Known, Look, Plan, Row, Visit
+from rankr_sync.pacing import Allowance, DayBudget, signalled_visits, visits_a_second
 from rankr_sync.rates import Evidence, Prior
 from rankr_sync.streams import Stream
 from rankr_sync.visits import DAY, Bounds, Sent, Trust
@@ -24,15 +24,33 @@ if TYPE_CHECKING:
 AT_ONCE = 1000
 """So many visits are handed out in one go."""
 
-SAVED_UP = 60.0
-"""Seconds: what could not be spent is not saved up for longer, so that no burst follows an idle hour."""
+BOUGHT_EVERY = timedelta(seconds=5)
+"""So often the budget buys visits: the fewer purchases, the less work, and changes wait for hours anyway."""
+
+LEARNED_EVERY = timedelta(hours=1)
 
 FADING = 0.5 ** (1 / 30)
 """What signals were worth counts half after thirty days."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What all visits of a location together say; see `Agenda.study`."""
+
+    at: datetime
+    contacts: int
+    """How many there are, times the streams for which they are visited."""
+    kept: float
+    """Visits a day that are kept for the bound on age."""
+    older: Mapping[timedelta, int]
+    """How many contacts were last visited longer ago than each of these ages."""
+    priors: Mapping[str, Prior]
+    fitted: Mapping[str, bool]
+    """The streams whose prior is new, and whether there was one before."""
+
+
 class Agenda:
-    """What is to be visited at one location. Used in the store's thread only."""
+    """What is to be visited at one location. Used in the store's thread only, but for `study`."""
 
     def __init__(
         self,
@@ -51,46 +69,55 @@ class Agenda:
         self._priors: dict[str, Prior] = {}
         self._trust: dict[str, Trust] = {}
         self._price = 0.0
-        self._allowance = 0.0
-        self._allowed_at: datetime | None = None
+        self._allowance = Allowance()
+        self._kept_turns: JsonObject | None = None
         self._kept = self._a_pass = 0.0
-        self._older: dict[timedelta, int] = {}
+        self._older: Mapping[timedelta, int] = {}
         self._learned_at: datetime | None = None
 
     # -- what was learned ------------------------------------------------------------------------------
 
-    def learn(self, tx: "Transaction", streams: Sequence[str], rolling: Sequence[str] = ()) -> None:
-        """Take up what was learned and count who comes near the bound on age, once an hour; once a day, fit anew
-        how many contacts change how often.
+    def study(self, tx: "Transaction", streams: Sequence[str], rolling: Sequence[str] = ()) -> Lesson | None:
+        """Count who comes near the bound on age, once an hour; once a day, fit anew how many contacts change how often.
+
+        Reads every visit, which takes seconds where there are a million, and changes nothing: to be called beside
+        the store's thread, in a transaction of its own. None: it is too early.
         """
         now = self._now()
-        if self._learned_at is not None and timedelta(0) <= now - self._learned_at < timedelta(hours=1):
-            return
-        self._learned_at = now
-        self._count_ages(tx, rolling, now)
+        if self._learned_at is not None and timedelta(0) <= now - self._learned_at < LEARNED_EVERY:
+            return None
+        priors, fitted = {}, {}
         for stream in streams:
-            key = f"rates:{self._location_id}:{stream}"
-            kept = tx.setting(key)
-            fitted_at = datetime.fromisoformat(kept["fitted_at"]) if kept else None
+            stored = tx.setting(self._prior_key(stream))
+            fitted_at = datetime.fromisoformat(stored["fitted_at"]) if stored else None
+            priors[stream] = Prior(tuple(stored["shares"])) if stored else rates.gamma()
             if fitted_at is None or not timedelta(0) <= now - fitted_at < DAY:
                 seen = tx.evidence(self._location_id, stream)
                 if seen:
-                    kept = {"shares": rates.fit(seen, rates.gamma()).shares, "fitted_at": now.isoformat()}
-                    tx.save_setting(key, kept, now)
-                    if fitted_at is not None:
-                        tx.fade_sent(self._location_id, stream, FADING)
-            self._priors[stream] = Prior(tuple(kept["shares"])) if kept else rates.gamma()
+                    priors[stream] = rates.fit(seen, rates.gamma())
+                    fitted[stream] = fitted_at is not None
+        total, _ = tx.count_visits(self._location_id, rolling, [])
+        kept = visits.kept_a_day(total, self._share * self._day().limit, self._bounds)
+        ages = visits.ages_to_count(total, kept, self._bounds)
+        _, older = tx.count_visits(self._location_id, rolling, [now - age for age in ages])
+        return Lesson(now, total, kept, dict(zip(ages, older, strict=True)), priors, fitted)
+
+    def learn(self, tx: "Transaction", lesson: Lesson) -> None:
+        """Plan with what a lesson says from now on, and keep it."""
+        self._learned_at = lesson.at
+        self._kept, self._a_pass = lesson.kept, lesson.contacts / (self._bounds.max_age / DAY)
+        self._older = lesson.older
+        for stream, prior in lesson.priors.items():
+            if stream in lesson.fitted:
+                kept = {"shares": prior.shares, "fitted_at": lesson.at.isoformat()}
+                tx.save_setting(self._prior_key(stream), kept, lesson.at)
+                if lesson.fitted[stream]:
+                    tx.fade_sent(self._location_id, stream, FADING)
+            self._priors[stream] = prior
             self._trust[stream] = Trust(tx.sent(self._location_id, stream))
 
-    def _count_ages(self, tx: "Transaction", rolling: Sequence[str], now: datetime) -> None:
-        """How many contacts are so old that they could come too late, should nobody hurry."""
-        bounds, a_day = self._bounds, self._share * self._day().limit
-        total, _ = tx.count_visits(self._location_id, rolling, [])
-        self._a_pass = total / (bounds.max_age / DAY)
-        self._kept = visits.kept_a_day(total, a_day, bounds)
-        ages = visits.ages_to_count(total, self._kept, bounds)
-        _, older = tx.count_visits(self._location_id, rolling, [now - age for age in ages])
-        self._older = dict(zip(ages, older, strict=True))
+    def _prior_key(self, stream: str) -> str:
+        return f"rates:{self._location_id}:{stream}"
 
     def prior(self, stream: str) -> Prior:
         """How many of the location's contacts change how often, as far as it was learned."""
@@ -115,6 +142,7 @@ class Agenda:
         `rolling` streams as much as the day's budget buys, the highest index first. Nothing that is `in_hand`.
         """
         now = self._now()
+        self._recall_turns(tx)
         room = AT_ONCE + len(in_hand)
         bounds = self._hurried()
         if rolling:
@@ -145,7 +173,11 @@ class Agenda:
         taken: Collection[tuple[str, str]],
     ) -> list[Visit]:
         """As many visits as the budget allows by now, those that are worth most."""
-        count = self._allow(now)
+        bought_at = self._allowance.at
+        if bought_at is not None and timedelta(0) <= now - bought_at < BOUGHT_EVERY:
+            return []
+        self._allowance = self._allowance.grown(now, visits_a_second(self._day(), self._share))
+        count = int(self._allowance.visits)
         if count < 1:
             return []
         room = count + len(taken)
@@ -159,18 +191,32 @@ class Agenda:
             bounds,
         )
         fresh = [one for one in picked if (one.stream, one.contact_id) not in taken][:count]
-        self._allowance -= len(fresh)
+        self._allowance = replace(self._allowance, visits=self._allowance.visits - len(fresh))
         # With more budget than work a visit costs nothing, and signals are followed at once.
         self._price = price if len(fresh) == count else visits.LOWEST_PRICE
         return [Visit(one.stream, one.contact_id, now, visits.BY_INDEX, one.last_visited_at) for one in fresh]
 
-    def _allow(self, now: datetime) -> int:
-        """Let the budget grow with time, and say how many visits it buys."""
-        pace = visits_a_second(self._day(), self._share)
-        elapsed = (now - self._allowed_at).total_seconds() if self._allowed_at else SAVED_UP
-        self._allowed_at = now
-        self._allowance = min(self._allowance + pace * max(elapsed, 0.0), max(1.0, pace * SAVED_UP))
-        return int(self._allowance)
+    # Price and allowance go with what the visits found, in one transaction: a restart goes on where this process was.
+
+    def _recall_turns(self, tx: "Transaction") -> None:
+        if self._kept_turns is not None:
+            return
+        self._kept_turns = tx.setting(self._turns_key) or {}
+        if self._kept_turns:
+            self._price = self._kept_turns["price"]
+            self._allowance = Allowance(self._kept_turns["visits"], datetime.fromisoformat(self._kept_turns["at"]))
+
+    def _save_turns(self, tx: "Transaction", now: datetime) -> None:
+        if self._allowance.at is None:
+            return  # this process bought nothing
+        turns = {"price": self._price, "visits": self._allowance.visits, "at": self._allowance.at.isoformat()}
+        if turns != self._kept_turns:
+            tx.save_setting(self._turns_key, turns, now)
+            self._kept_turns = turns
+
+    @property
+    def _turns_key(self) -> str:
+        return f"turns:{self._location_id}"
 
     # -- what signals and looks say --------------------------------------------------------------------
 
@@ -182,6 +228,7 @@ class Agenda:
         now = self._now()
         if not signals:
             return
+        self._recall_turns(tx)
         for stream in streams:
             known = tx.visits_of(self._location_id, stream, list(signals))
             changed = [self._noticed(stream, id_, what, known.get(id_), now) for id_, what in signals.items()]
@@ -231,6 +278,7 @@ class Agenda:
         `known` are their visits as read in this transaction, by contact.
         """
         now = self._now()
+        self._recall_turns(tx)
         counted: dict[str, Sent] = {}
         settled = []
         for look in looks:
@@ -251,6 +299,7 @@ class Agenda:
                 counted[reason] = Sent(sent.visits + 1, sent.found + (find.changes > 0))
         tx.save_visits(self._location_id, settled)
         self._count(tx, stream.name, counted)
+        self._save_turns(tx, now)
 
     def _looked(self, stream: str, visit: Visit, asked_at: datetime, find: "Find", newer: bool) -> Visit:
         last = visit.last_visited_at

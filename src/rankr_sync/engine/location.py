@@ -10,6 +10,7 @@ from typing import TypeVar
 import structlog
 
 from rankr_sync import visits
+from rankr_sync.engine.agenda import Lesson
 from rankr_sync.engine.audit import audit
 from rankr_sync.engine.closed import recall_closed
 from rankr_sync.engine.context import DELTA, FULL, URGENT, LocationContext, Transaction
@@ -446,10 +447,6 @@ class LocationSync:
         context = self.context
         noticed_at: datetime | None = None
 
-        def learn() -> None:
-            with context.store.transaction() as tx:
-                context.agenda.learn(tx, context.lookup_streams(), context.visited_streams())
-
         def feed(in_hand: Collection[tuple[str, str]]) -> list[Visit]:
             nonlocal noticed_at
             visited = context.visited_streams() if rolling else []
@@ -461,7 +458,7 @@ class LocationSync:
                 names = streams() if streams else context.lookup_streams()
                 return context.agenda.due(tx, names, begun, in_hand, rolling=visited)
 
-        await context.in_store(learn)
+        await self._study()
         pause = ROLLING_PAUSE if rolling else BACKFILL_PAUSE
         visitor = Visitor(context, feed, kind, more_to_come=more_to_come, pause=pause)
         failed = await visitor.round()
@@ -470,6 +467,22 @@ class LocationSync:
         if suspects:
             await remove_gone(context, suspects, confirmed=context.settings.confirm_deletions)
         return failed
+
+    async def _study(self) -> None:
+        """Learn from all visits together, beside the store's thread: other work goes on there meanwhile."""
+        context = self.context
+
+        def read() -> Lesson | None:
+            with context.store.reading() as tx:
+                return context.agenda.study(tx, context.lookup_streams(), context.visited_streams())
+
+        def learn(lesson: Lesson) -> None:
+            with context.store.transaction() as tx:
+                context.agenda.learn(tx, lesson)
+
+        lesson = await asyncio.to_thread(read)
+        if lesson is not None:
+            await context.in_store(learn, lesson)
 
     def _walks(self, stream: Stream) -> list[Walk]:
         wanted, part = self.context.settings.listing, self.context.settings.part

@@ -142,7 +142,7 @@ class Visitor:
             batch: list[Look] = []
             while len(batch) < self._context.settings.batch:
                 try:
-                    look = await self._next_look(0.5)
+                    look = await self._next_look(0.5 if batch else None)
                 except TimeoutError:
                     break
                 if look is None:
@@ -156,7 +156,7 @@ class Visitor:
                 self._in_hand.difference_update((look.stream, look.contact_id) for look in batch)
                 self._stored.set()
 
-    async def _next_look(self, seconds: float) -> Look | None:
+    async def _next_look(self, seconds: float | None) -> Look | None:
         if not self._seen.empty():
             return self._seen.get_nowait()
         return await asyncio.wait_for(self._seen.get(), seconds)

@@ -208,7 +208,7 @@ class HighLevel:
         Until the `ending`, `burst_used` says the whole burst: should this process die, the next one must
         not count on what may just have been spent.
         """
-        budget, now = self.pacer.budget, time.monotonic()
+        budget, now = self.pacer.budget, self.pacer.clock()
         sent, throttled = budget.sent - self._reported[0], budget.throttled - self._reported[1]
         self._reported = (budget.sent, budget.throttled)
         if ending:
@@ -232,7 +232,7 @@ class HighLevel:
             return DayBudget(limit, limit)
         if budget.daily_reset_at is None:
             return DayBudget(limit, budget.daily_remaining)
-        resets_in = budget.daily_reset_at - time.monotonic()
+        resets_in = budget.daily_reset_at - self.pacer.clock()
         return DayBudget(limit, budget.daily_remaining, resets_in) if resets_in > 0 else DayBudget(limit, limit)
 
     @property
@@ -249,7 +249,7 @@ class HighLevel:
             return
         age = (self._now() - usage["updated_at"]).total_seconds()
         if 0 <= age < limit.seconds + RESTART_MARGIN:
-            self.pacer.budget.take_over(time.monotonic(), usage["burst_used"])
+            self.pacer.budget.take_over(self.pacer.clock(), usage["burst_used"])
 
     def keep_to(self, slots: int) -> None:
         """Send no more than this at once: so much was lent to us."""
@@ -262,7 +262,7 @@ class HighLevel:
     @property
     def may_use_loans(self) -> bool:
         """Whether all that is lent is free by now."""
-        return self.pacer.budget.may_use_loans(time.monotonic())
+        return self.pacer.budget.may_use_loans(self.pacer.clock())
 
     def take_back(self, slots: int) -> None:
         """What was lent is not used any more."""

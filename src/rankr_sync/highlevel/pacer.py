@@ -19,7 +19,8 @@ log = structlog.get_logger()
 class Pacer:
     """Lets requests through as the rate budget allows, the most urgent first.
 
-    `reserves`, one a priority, are the shares of the day's quota that it must leave to the more urgent.
+    `reserves`, one a priority, are the shares of the day's quota that it must leave to the more urgent. `clock` tells
+    seconds, and must be that of the budget.
     """
 
     def __init__(
@@ -27,24 +28,24 @@ class Pacer:
         budget: RateBudget,
         *,
         reserves: tuple[float, float, float] = RESERVES,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
         on_day_spent: Callable[[float], None] | None = None,
     ) -> None:
         self.budget = budget
         self._reserves = reserves
-        self._clock = clock
+        self.clock = clock or time.monotonic
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._alarm: asyncio.TimerHandle | None = None
         self._on_day_spent = on_day_spent
-        self._quiet_until = clock()
+        self._quiet_until = self.clock()
 
     async def enter(self, priority: int) -> None:
         """Wait for a slot. Each entry must be followed by `leave`.
 
         Raises QuotaSpent for a person who waits, when it would be for hours; others wait for the reset.
         """
-        if priority == 0 and self.budget.day_spent(self._clock()):
+        if priority == 0 and self.budget.day_spent(self.clock()):
             raise QuotaSpent(
                 "the day's quota of this location is spent", hint="see when it resets with: rankr-sync status"
             )
@@ -62,21 +63,21 @@ class Pacer:
 
     def leave(self, told: RateHeaders | None) -> None:
         """The request ended; `told` is what its answer said of the limits."""
-        self.budget.answered(self._clock(), told)
+        self.budget.answered(self.clock(), told)
         self._serve()
 
     def refused(self, retry_after: float | None) -> None:
         """The answer was a 429. Call before `leave`."""
-        self.budget.refused(self._clock(), retry_after)
+        self.budget.refused(self.clock(), retry_after)
 
     def take_back(self, slots: int) -> None:
         """Slots that were lent to another process are not used any more."""
-        self.budget.take_back(self._clock(), slots)
+        self.budget.take_back(self.clock(), slots)
         self._serve()
 
     def _take(self, priority: int) -> float | None:
         reserve = int(self._reserves[priority] * (self.budget.daily_limit or 0))
-        return self.budget.take(self._clock(), reserve=reserve)
+        return self.budget.take(self.clock(), reserve=reserve)
 
     def _serve(self) -> None:
         while self._waiting:
@@ -94,8 +95,8 @@ class Pacer:
             return
 
     def _ring_after(self, seconds: float) -> None:
-        if seconds > 60 and self._on_day_spent is not None and self._clock() >= self._quiet_until:
-            self._quiet_until = self._clock() + 3600
+        if seconds > 60 and self._on_day_spent is not None and self.clock() >= self._quiet_until:
+            self._quiet_until = self.clock() + 3600
             self._on_day_spent(seconds)
         if self._alarm is not None:
             self._alarm.cancel()
