@@ -681,14 +681,14 @@ def test_check_says_what_works(cli: Cli, sandbox: Sandbox) -> None:
     """Every line ok, exit code 0."""
     result = cli("check")
     assert result.code == 0
-    assert "FAIL" not in result.out
+    assert "problem" not in result.out
 
 
 def test_check_says_what_does_not(cli: Cli, sandbox: Sandbox) -> None:
-    """A wrong token stops a sync: exit code 1, and what to do."""
+    """A wrong token stops a sync: exit code 3, and what to do."""
     result = cli("check", API__TOKEN=SECRET)
-    assert result.code == 1
-    assert "FAIL" in result.out
+    assert result.code == 3
+    assert "problem" in result.out
     assert "-> " in result.out
 
 

@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import gc
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,20 +12,20 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import structlog
 
-from rankr_sync.access import credentials_of, keeper_of, needs_grants, open_client, opened_locations
+from rankr_sync.access import LOG_IN, credentials_of, keeper_of, needs_grants, open_client, opened_locations
 from rankr_sync.config import Config, Location, check_transport
-from rankr_sync.engine import Lease, LocationContext, LocationSync, Progress, Settings
+from rankr_sync.engine import Lease, LocationContext, LocationSync, Progress, Settings, is_dead
 from rankr_sync.engine.context import compile_rules
 from rankr_sync.engine.observer import Observer, Unobserved
-from rankr_sync.errors import AskOwner, BadConfiguration, StoreUnavailable
-from rankr_sync.highlevel import HighLevel, Pacer, Patience
+from rankr_sync.errors import AskOwner, BadConfiguration, GrantMissing, StoreUnavailable
+from rankr_sync.highlevel import Credentials, HighLevel, Pacer, Patience
 from rankr_sync.model import LocationFacts, Row
 from rankr_sync.oauth import Keeper
 from rankr_sync.pacing import RateBudget, affordable_interval
 from rankr_sync.part import Part
 from rankr_sync.plan import Rules
 from rankr_sync.store import SqlStore
-from rankr_sync.store.copy import copy_rows
+from rankr_sync.store.scratch import scratch_copy
 from rankr_sync.streams import OWNER, STREAMS
 from rankr_sync.visits import Bounds
 
@@ -34,6 +33,9 @@ log = structlog.get_logger()
 
 WALK_SHARE = 0.05
 """The share of a day's quota that the repeated walk of one stream may take."""
+
+SLOTS_BESIDE = 5
+"""Requests at once of a dry run beside a process at work, with which it cannot share a budget without writing."""
 
 
 class App:
@@ -74,18 +76,8 @@ class App:
     ) -> None:
         """Set up one location."""
         now = self.now
-        source = HighLevel(
-            self.client,
-            base_url=self.config.api.base_url,
-            location_id=location.id,
-            credentials=credentials_of(self.config, location, self.keeper),
-            version=self.config.api.version,
-            pacer=Pacer(self._budget(location.id, now()), on_day_spent=_say_spent(location.id)),
-            patience=Patience(self.config.api.attempts, self.config.api.retry_for.total_seconds()),
-            total_timeout=self.config.api.total_timeout.total_seconds(),
-            now=now,
-            observer=self._observer,
-        )
+        budget, credentials = self._budget(location.id, now()), credentials_of(self.config, location, self.keeper)
+        source = source_of(self.config, location, self.client, credentials, budget, now, self._observer)
         context = LocationContext(
             location.id,
             source,
@@ -161,14 +153,16 @@ async def build(
     """
     check_transport(config)
     chosen = chosen_locations(config, location)
-    store, scratch = open_store(config), contextlib.ExitStack()
+    scratch, copy, keeper = contextlib.ExitStack(), None, None
+    if dry_run:
+        ids = [one.id for one in chosen] or None
+        copy = scratch.enter_context(scratch_copy(config.database.url, ids, config.mapping, now))
+    store = copy or open_store(config)
     client = client or open_client(config)
-    keeper = None
     if needs_grants(config, chosen):
+        # Tokens are refreshed in the real store, also by a dry run: a pair that is spent and not kept is lost.
         tokens = scratch.enter_context(contextlib.closing(SqlStore(config.database.url))) if dry_run else store
         keeper = keeper_of(config, tokens, client, now)
-    if dry_run:
-        store = scratch.enter_context(_scratch_copy(store, config))
     app = App(config, store, client, stop or asyncio.Event(), now, observer, keeper)
     try:
         if keeper is not None and not config.locations:
@@ -176,6 +170,10 @@ async def build(
             app.discovers = location is None
         for one in chosen:
             app.add(one, on_progress, confirm_deletions=confirm_deletions)
+            holder = copy.at_work.get(one.id) if copy is not None else None
+            if holder is not None and not is_dead(holder):
+                app.sources[one.id].keep_to(SLOTS_BESIDE)
+                log.warning("dry_run.slow", location=one.id, holder=holder, at_once=SLOTS_BESIDE)
         gc.freeze()  # what is loaded by now stays: no need to look through it for garbage again and again
         yield app
     finally:
@@ -183,15 +181,43 @@ async def build(
         scratch.close()
 
 
-@contextlib.contextmanager
-def _scratch_copy(store: SqlStore, config: Config) -> Iterator[SqlStore]:
-    with tempfile.TemporaryDirectory(prefix="rankr-sync-dry-run-") as folder:
-        copy = SqlStore(f"sqlite:///{folder}/copy.db")
-        copy.upgrade()
-        copy_rows(store, copy)
-        store.close()
-        copy.make_views(config.mapping, datetime.now(UTC))
-        yield copy
+@contextlib.asynccontextmanager
+async def api_alone(config: Config, location: Location) -> AsyncIterator[HighLevel]:
+    """One location's view of the API without a store, for a first look. Raises BadConfiguration, GrantMissing."""
+    check_transport(config)
+    if needs_grants(config, [location]):
+        raise GrantMissing("there is no store that holds an OAuth login yet", hint=LOG_IN)
+    async with open_client(config) as client:
+        budget, credentials = RateBudget(config.rate_limit, now=time.monotonic()), credentials_of(config, location)
+        source = source_of(config, location, client, credentials, budget, lambda: datetime.now(UTC))
+        try:
+            yield source
+        finally:
+            source.pacer.close()
+
+
+def source_of(
+    config: Config,
+    location: Location,
+    client: httpx.AsyncClient,
+    credentials: Credentials,
+    budget: RateBudget,
+    now: Callable[[], datetime],
+    observer: Observer = Unobserved(),
+) -> HighLevel:
+    """One location's view of the API."""
+    return HighLevel(
+        client,
+        base_url=config.api.base_url,
+        location_id=location.id,
+        credentials=credentials,
+        version=config.api.version,
+        pacer=Pacer(budget, on_day_spent=_say_spent(location.id)),
+        patience=Patience(config.api.attempts, config.api.retry_for.total_seconds()),
+        total_timeout=config.api.total_timeout.total_seconds(),
+        now=now,
+        observer=observer,
+    )
 
 
 def open_store(config: Config) -> SqlStore:

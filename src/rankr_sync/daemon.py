@@ -102,6 +102,15 @@ class Job:
             self._failures = 0
             self._stopped.pop((self._location_id, self.name), None)
 
+    @property
+    def writes_mirror(self) -> bool:
+        """Whether it is work on the mirror, for which the location's lease is held; the rest is done beside it."""
+        return self._lease is not None
+
+    async def once(self) -> None:
+        """Do the work whether it rests or not. Raises what goes wrong."""
+        await self._work()
+
     def _rest(self, seconds: float) -> None:
         self._rests_until = time.monotonic() + seconds
 
@@ -192,6 +201,20 @@ class Schedule:
                 await self._location.begin_visits(name)
         await self._location.visit_due(lasting)
 
+    async def next_times(self) -> dict[str, datetime]:
+        """When each kind of work that goes by the clock is due next, by its name."""
+        full, delta = await self._cursors()
+        found = {f"{OWNER.name} sweep": _next(full, self._config.full_pass, lambda cursor: cursor.started_at)}
+        if self._location.can_poll(OWNER.name):
+            found[f"{OWNER.name} poll"] = _next(delta, self._config.poll, lambda cursor: cursor.saved_at)
+        visited = self._location.context.visited_streams()
+        for name in self._location.context.settings.streams:
+            if STREAMS[name].walks and not STREAMS[name].owner and name not in visited:
+                cursor = await self._location.context.cursor(name, FULL)
+                found[f"{name} walk"] = _next(cursor, self._affordable(name), lambda cursor: cursor.started_at)
+        now = self._location.context.now()
+        return {name: max(at, now) if at is not None else now for name, at in found.items()}
+
     def _affordable(self, name: str) -> timedelta:
         return self._app.walk_interval(self._location.context.location_id, name)
 
@@ -225,6 +248,12 @@ class Summaries:
         if daily.sends(config.summary):
             to = partial(daily.targets_of, config.summary)
             await asyncio.to_thread(daily.deliver_due, self._app.store, self._id, to, self._now, self._app.stop.is_set)
+
+
+def _next(cursor: Cursor | None, every: timedelta, of: Callable[[Cursor], datetime | None]) -> datetime | None:
+    """When something that is repeated is due again; None: now."""
+    last = of(cursor) if cursor is not None and cursor.phase != "walking" else None
+    return last + every if last is not None else None
 
 
 def jobs(app: App, location: LocationSync, visits_last: timedelta = VISITS_LAST) -> list[Job]:
@@ -287,6 +316,31 @@ async def _ring_until_stopped(app: App, pulse: Pulse) -> None:
     scheduler.shutdown(wait=False)
     await asyncio.gather(*(lease.give_back() for lease in app.leases.values()))
     log.info("daemon.ended")
+
+
+async def one_tick(app: App) -> dict[str, RankrSyncError]:
+    """Do once what is due at each location, side by side, then end; visits as many as the budget buys at once.
+
+    Returns location to its last error: one that fails keeps neither the other kinds of work nor the other locations
+    from being done. Raises Interrupted when asked to end.
+    """
+    errors: dict[str, RankrSyncError] = {}
+
+    async def tick(location: LocationSync) -> None:
+        id_ = location.context.location_id
+        async with app.leases[id_].held():
+            for job in jobs(app, location, timedelta(0)):
+                if not job.writes_mirror:
+                    continue  # a summary, which would be sent
+                try:
+                    await job.once()
+                except Interrupted:
+                    raise
+                except RankrSyncError as error:
+                    errors[id_] = error
+
+    await asyncio.gather(*map(tick, app.locations.values()))
+    return errors
 
 
 def bell_interval(poll: timedelta) -> float:

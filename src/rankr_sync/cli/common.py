@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -86,6 +86,16 @@ def explain(error: RankrSyncError) -> None:
     typer.echo(f"error: {error}", err=True)
     if error.hint:
         typer.echo(f"  -> {error.hint}", err=True)
+
+
+def raise_last(errors: Iterable[RankrSyncError]) -> None:
+    """Explain all errors but the last, which is raised; nothing where there are none."""
+    *others, last = [None, *errors]
+    for error in others:
+        if error is not None:
+            explain(error)
+    if last is not None:
+        raise last
 
 
 def main_with(app: typer.Typer) -> NoReturn:

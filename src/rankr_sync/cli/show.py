@@ -58,6 +58,15 @@ def former(rows: Mapping[str, int]) -> str:
     return f"mapping changed: {counts} are of the former rules\n  -> rankr-sync mapping apply"
 
 
+def size(count: float) -> str:
+    """Bytes, in the largest sensible unit: `84 MB`, `1.2 GB`."""
+    for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            shown = f"{count / unit:.1f}".removesuffix(".0") if count < 10 * unit else f"{count // unit:,.0f}"
+            return f"{shown} {name}"
+    return f"{count:.0f} bytes"
+
+
 def percent(share: float) -> str:
     """`0.7 %`, `63 %`."""
     return f"{100 * share:.1f}".removesuffix(".0") + " %" if share < 0.1 else f"{100 * share:,.0f} %"

@@ -2,16 +2,20 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankr_sync.app import build, former_rows
+from rankr_sync.app import App, build, former_rows
 from rankr_sync.cli import common, progress, show
 from rankr_sync.cli.common import ConfigOption, DebugOption, LocationOption
 from rankr_sync.config import Config, load
 from rankr_sync.errors import BadConfiguration, RankrSyncError
 from rankr_sync.streams import STREAMS
+
+if TYPE_CHECKING:
+    from rankr_sync.cli.dry_run import Outcome
 
 BACKFILL_HELP = (
     "Copy everything once. Run again after an interruption, it goes on where it was; after a complete copy, it"
@@ -20,7 +24,11 @@ BACKFILL_HELP = (
 )
 RUN_HELP = (
     "Keep the mirror fresh, for ever. SIGTERM or Ctrl-C ends it, all saved; SIGHUP reads the configuration again.\n\n"
-    + common.example("rankr-sync run", "RANKR_SYNC_LOG__FORMAT=json rankr-sync run --config /etc/rankr-sync.toml")
+    + common.example(
+        "rankr-sync run",
+        "rankr-sync run --dry-run",
+        "RANKR_SYNC_LOG__FORMAT=json rankr-sync run --config /etc/rankr-sync.toml",
+    )
 )
 
 
@@ -59,7 +67,7 @@ class Wish:
 async def backfill_all(config: Config, wish: Wish, stop: asyncio.Event) -> None:
     """Backfill every chosen location side by side, show it, and raise the last error if there was one."""
     unread = 0
-    errors: list[tuple[str, RankrSyncError]] = []
+    errors: list[RankrSyncError] = []
     with progress.shown() as (show_progress, shown_of):
         async with build(
             config,
@@ -77,17 +85,18 @@ async def backfill_all(config: Config, wish: Wish, stop: asyncio.Event) -> None:
                     await sync.learn()
                     return await sync.backfill(wish.streams, restart=wish.restart)
 
-            ids = list(app.locations)
             # Side by side: each location has its own budget, and one that is refused does not stop the others.
-            for id_, result in zip(ids, await asyncio.gather(*map(one, ids), return_exceptions=True), strict=True):
+            for result in await asyncio.gather(*map(one, app.locations), return_exceptions=True):
                 if isinstance(result, RankrSyncError):
-                    errors.append((id_, result))
+                    errors.append(result)
                 elif isinstance(result, BaseException):
                     raise result
                 else:
                     unread += result
             done = {id_: dict(sync.context.progress.streams) for id_, sync in app.locations.items()}
             former = {id_: former_rows(app.store, config, id_) for id_ in app.locations}
+            dry = await _outcomes(app) if wish.dry_run else []
+    _show(dry)
     for id_, streams in done.items():
         for name, tally in streams.items():
             words = (
@@ -98,10 +107,7 @@ async def backfill_all(config: Config, wish: Wish, stop: asyncio.Event) -> None:
     for id_, rows in former.items():
         if rows:
             typer.echo(f"{id_} {show.former(rows)}", err=True)
-    if errors:
-        for _, error in errors[:-1]:
-            common.explain(error)
-        raise errors[-1][1]
+    common.raise_last(errors)
     if unread:
         typer.echo(f"error: {unread:,} contacts could not be read; they are due again within the hour", err=True)
         typer.echo("  -> rankr-sync status, or run the same command again", err=True)
@@ -111,13 +117,49 @@ async def backfill_all(config: Config, wish: Wish, stop: asyncio.Event) -> None:
 def run(
     config: ConfigOption = None,
     location: LocationOption = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Do once what is due, show what would be written and what is due next, write nothing."
+        ),
+    ] = False,
     debug: DebugOption = False,
 ) -> None:
     """Keep the mirror fresh, for ever; see RUN_HELP."""
     from rankr_sync.reload import Running  # a scheduler and a server, which no other command needs
 
+    if dry_run:
+        settings = common.configured(config, quiet=True)
+        common.run_until_done(lambda stop: _tick(settings, location, stop))
+        return
     running = Running(common.configured(config), lambda: load(config), location)
     asyncio.run(running.until_ended())
+
+
+async def _tick(config: Config, location: str | None, stop: asyncio.Event) -> None:
+    """One tick of the daemon on a scratch copy. Raises the last error if there was one."""
+    from rankr_sync.daemon import one_tick
+
+    with progress.shown() as (show_progress, shown_of):
+        async with build(config, stop=stop, location=location, on_progress=show_progress, dry_run=True) as app:
+            shown_of(app)
+            errors = await one_tick(app)
+            dry = await _outcomes(app, daemon=True)
+    _show(dry)
+    common.raise_last(errors.values())
+
+
+async def _outcomes(app: App, *, daemon: bool = False) -> "list[Outcome]":
+    from rankr_sync.cli import dry_run  # it knows the daemon, whose APScheduler no other command needs
+
+    return await dry_run.outcomes(app, datetime.now(UTC), daemon=daemon)
+
+
+def _show(outcomes: "list[Outcome]") -> None:
+    from rankr_sync.cli.dry_run import show_outcome
+
+    for one in outcomes:
+        show_outcome(one)
 
 
 def _chosen_streams(config: Config, wanted: list[str] | None) -> list[str]:

@@ -121,7 +121,7 @@ class Exchange:
                 outgoing = self._faulty(fault, headers) or self._good(route, request, headers, fault)
             except ApiError as error:
                 outgoing = self._json(error.status, dict(error.body), headers)
-            outgoing.headers.append((b"date", _http_date(int(now))))
+            outgoing.headers.append((b"date", _http_date(int(now + sandbox.options.clock_skew))))
             self._remember(now, incoming, route.name if route else "unknown", location, outgoing, query, body)
         return outgoing
 

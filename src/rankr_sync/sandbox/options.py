@@ -67,6 +67,8 @@ class SandboxOptions:
     retry_after: bool = True
     """Whether a 429 carries `Retry-After` (undocumented on the real API)."""
 
+    clock_skew: float = 0.0
+    """Seconds that the `Date` header is ahead of the truth."""
     latency_ms: float = 0.0
     fault_rate: float = 0.0
     """Share of requests that meet a transient fault."""

@@ -5,6 +5,9 @@ import weakref
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
+from sqlalchemy import false, update
+
+from rankr_sync import schema
 from rankr_sync.errors import SchemaTooNew
 from rankr_sync.mapping import FieldRule
 from rankr_sync.plan import digest
@@ -59,6 +62,19 @@ class SqlStore:
         """The schema that the store has."""
         with self.reading() as tx:
             return migrate.current_revision(tx.connection)
+
+    def try_to_write(self) -> None:
+        """Begin to write, and undo it: in a table of ours if there is one, else by making one, as a start would.
+
+        Raises StoreUnavailable where that is refused.
+        """
+        made = self.revision() is not None
+        with translated(self.url), self.engine.connect() as connection, connection.begin() as transaction:
+            if made:
+                connection.execute(update(schema.sync_settings).where(false()).values(value=None))
+            else:
+                schema.sync_settings.create(connection)
+            transaction.rollback()
 
     def make_views(self, overrides: Overrides, now: datetime) -> bool:
         """Make the views, if they are not as the mapping wants them; tell whether they were made."""

@@ -44,14 +44,21 @@ def open_engine(url: str) -> Engine:
     """An engine for the store. SQLite files are created readable by their owner only."""
     parsed = parse_url(url)
     options: dict[str, Any] = {"json_serializer": _dumps, "json_deserializer": from_json}
-    if parsed.get_backend_name() != "sqlite":
+    file = file_of(url)
+    if file is None:
         connect_args = {"connect_timeout": 10, "client_encoding": "utf8", "options": "-c timezone=UTC"}
         return create_engine(parsed, pool_pre_ping=True, pool_size=3, connect_args=connect_args, **options)
-    _create_private(Path(parsed.database or ""))
+    _create_private(file)
     engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, **options)
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def file_of(url: str) -> Path | None:
+    """The file of an SQLite store; None where a server keeps it."""
+    parsed = parse_url(url)
+    return Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
 
 
 def location_of(url: str) -> str:

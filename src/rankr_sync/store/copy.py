@@ -55,14 +55,6 @@ def copy_store(source: SqlStore, target: SqlStore, now: datetime) -> Iterator[Co
             yield copied
 
 
-def copy_rows(source: SqlStore, target: SqlStore) -> None:
-    """Copy every table as it is, into a store of the same schema that nobody else knows of."""
-    with source.reading() as old, target.transaction() as new:
-        for table in schema.metadata.sorted_tables:
-            for batch in _batches(source, old, table, true()):
-                new.connection.execute(insert(table), batch)
-
-
 def _keep_others_out(connection: Connection) -> None:
     """A daemon that is started on the target meanwhile waits with its first write. (SQLite has one writer anyway.)"""
     if not is_sqlite(connection):
@@ -159,4 +151,4 @@ def _frozen(value: Any) -> Any:
     return value
 
 
-__all__ = ["Copied", "copy_rows", "copy_store"]
+__all__ = ["Copied", "copy_store"]

@@ -224,6 +224,18 @@ def usage_curve(connection: Connection, location_id: str, since: datetime, until
     return slots
 
 
+def lease(connection: Connection, location_id: str) -> Row | None:
+    """Who is, or was last, at work on a location: the row of `sync_leases`."""
+    table = schema.sync_leases
+    row = connection.execute(select(table).where(table.c.location_id == location_id)).mappings().first()
+    return dict(row) if row else None
+
+
+def database_size(connection: Connection) -> int:
+    """Bytes that a PostgreSQL database takes on its server."""
+    return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+
+
 def held_deletions(connection: Connection) -> dict[str, dict[str, Any]]:
     """Location to what the brake holds there: `suspects`, `of`, `at`, and `confirmed_at` if a person let it through."""
     table = schema.sync_settings
