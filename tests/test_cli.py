@@ -202,14 +202,14 @@ def test_every_command_has_help_with_an_example(cli: Cli, words: tuple[str, ...]
     assert f"  rankr-sync {' '.join(words)}" in result.out
     assert "Example" in result.out
     assert "--debug" in result.out
-    assert ("--config" in result.out) == (words[0] not in ("demo", "sandbox"))
+    assert ("--config" in result.out) == (words[0] not in ("demo", "sandbox", "init"))
 
 
 def test_the_promised_commands_are_there() -> None:
     """Names of commands are promises."""
     there = {" ".join(words) for words in commands()}
     assert there >= {
-        *("demo", "sandbox", "check", "plan", "backfill", "run", "status", "contact"),
+        *("demo", "sandbox", "init", "check", "plan", "backfill", "run", "status", "contact"),
         *("rejects list", "rejects show", "rejects retry", "mapping preview", "mapping apply"),
         *("db upgrade", "db current", "db purge"),
     }

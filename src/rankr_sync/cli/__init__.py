@@ -7,6 +7,7 @@ import typer
 from rankr_sync import __version__
 from rankr_sync.cli import auth, common, contacts, database, inspect, mapping, sandbox, sync
 from rankr_sync.cli.check import CHECK_HELP, check
+from rankr_sync.cli.init import INIT_HELP, init
 from rankr_sync.cli.plan import PLAN_HELP, plan
 from rankr_sync.cli.summary import SUMMARY_HELP, summary
 
@@ -30,6 +31,7 @@ def _root(
 
 app.command(help=sandbox.DEMO_HELP)(sandbox.demo)
 app.command("sandbox", help=sandbox.SANDBOX_HELP)(sandbox.serve_sandbox)
+app.command(help=INIT_HELP)(init)
 app.command(help=CHECK_HELP)(check)
 app.command(help=PLAN_HELP)(plan)
 app.command(help=sync.BACKFILL_HELP)(sync.backfill)
