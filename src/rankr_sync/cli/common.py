@@ -5,7 +5,6 @@ import contextlib
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -55,7 +54,8 @@ def example(*lines: str) -> str:
 def configured(path: Path | None, *, quiet: bool = False) -> Config:
     """The configuration, with logging set up as it says (`quiet`: warnings and errors only)."""
     config = load(path)
-    logs.configure(config.log.format, "warning" if quiet and config.log.level == "info" else config.log.level)
+    level = "warning" if quiet and config.log.level == "info" else config.log.level
+    logs.configure(config.log.format, level)
     return config
 
 
@@ -139,7 +139,7 @@ def _debugging() -> Iterator[None]:
         yield
     except (typer.Exit, TyperException, typer.Abort):
         raise
-    except Exception:
+    except Exception as error:
         if DEBUG in sys.argv:
-            traceback.print_exc()
+            typer.echo(logs.traceback_of(error), err=True)
         raise

@@ -323,14 +323,16 @@ class LocationContext:
 
         run = Run(await self.in_store(start), stream, kind)
         began = self.now()
-        status, error = "succeeded", None
+        status, error, trace_id = "succeeded", None, None
+        # Not reset by a token: the visits' runs begin in one task and end in another.
+        structlog.contextvars.bind_contextvars(run=run.id)
         try:
             yield run
         except (Interrupted, asyncio.CancelledError):
             status = "interrupted"
             raise
         except RankrSyncError as problem:
-            status, error = "failed", str(problem)
+            status, error, trace_id = "failed", str(problem), problem.trace_id
             run.tally.requests += problem.requests
             raise
         except BaseException as problem:
@@ -343,6 +345,7 @@ class LocationContext:
             self.observer.ran(self.location_id, stream.name, kind, status, seconds, run.tally)
             log.info(
                 "run.finished",
+                run=run.id,
                 location=self.location_id,
                 stream=stream.name,
                 kind=kind,
@@ -350,7 +353,9 @@ class LocationContext:
                 seconds=round(seconds, 3),
                 **asdict(run.tally),
                 **({"error": error} if error else {}),
+                **({"trace_id": trace_id} if trace_id else {}),
             )
+            structlog.contextvars.unbind_contextvars("run")
 
     def _end_run(self, run: Run, status: str, error: str | None) -> None:
         with self.store.transaction() as tx:

@@ -114,7 +114,9 @@ class Visitor:
 
     async def _work(self) -> None:
         while (visit := await self._todo.get()) is not None:
-            await self._seen.put(await self._look(visit))
+            with structlog.contextvars.bound_contextvars(run=self._runs[visit.stream].id):
+                look = await self._look(visit)
+            await self._seen.put(look)
 
     async def _look(self, visit: Visit) -> Look:
         lookup = STREAMS[visit.stream].lookup
@@ -177,7 +179,7 @@ class Visitor:
             if look.failure is not None:
                 self.failed += 1
                 where = {"location": context.location_id, "stream": look.stream, "contact": look.contact_id}
-                log.warning("visit.failed", **where, error=look.failure)
+                log.warning("visit.failed", run=self._runs[look.stream].id, **where, error=look.failure)
         for name, tally in counts.items():
             context.count(self._runs[name], tally)
 

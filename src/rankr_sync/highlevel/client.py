@@ -306,7 +306,15 @@ class HighLevel:
             outcome = "timeout" if is_late(error) else "unreachable"
             raise unreachable(error, self._host, self._total_timeout) from None
         finally:
-            self._observer.requested(self.location_id, request.route, outcome, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._observer.requested(self.location_id, request.route, outcome, seconds)
+            log.debug(
+                "request.ended",
+                location=self.location_id,
+                route=request.route,
+                outcome=outcome,
+                seconds=round(seconds, 3),
+            )
 
     def _build(self, request: Request, token: str) -> httpx.Request:
         url = f"{self._base_url}{quote(request.path)}"

@@ -43,7 +43,7 @@ def parse_url(url: str) -> URL:
 def open_engine(url: str) -> Engine:
     """An engine for the store. SQLite files are created readable by their owner only."""
     parsed = parse_url(url)
-    options: dict[str, Any] = {"json_serializer": _dumps, "json_deserializer": from_json}
+    options: dict[str, Any] = {"json_serializer": _dumps, "json_deserializer": from_json, "hide_parameters": True}
     file = file_of(url)
     if file is None:
         connect_args = {"connect_timeout": 10, "client_encoding": "utf8", "options": "-c timezone=UTC"}
