@@ -70,6 +70,10 @@ class Pacer:
         """The answer was a 429. Call before `leave`."""
         self.budget.refused(self.clock(), retry_after)
 
+    def used(self) -> int:
+        """Requests that count against the burst limit now."""
+        return self.budget.used(self.clock())
+
     def take_back(self, slots: int) -> None:
         """Slots that were lent to another process are not used any more."""
         self.budget.take_back(self.clock(), slots)

@@ -1,5 +1,6 @@
 """Looking into the store, for people: status, one contact's unified view, rejects. Reads only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from rankr_sync import schema
 from rankr_sync.freshness import Audit, audit
 from rankr_sync.model import Row
 from rankr_sync.schema import UtcDateTime
-from rankr_sync.store.transaction import SLOT, slot_of
+from rankr_sync.store.transaction import SLOT, Transaction, slot_of
 from rankr_sync.streams import STREAMS, Stream
 from rankr_sync.visits import DAY
 
@@ -257,6 +258,40 @@ def holders(connection: Connection, now: datetime) -> dict[str, str]:
     return {row.location_id: row.holder for row in connection.execute(query.order_by(table.c.location_id))}
 
 
+def location_names(connection: Connection) -> dict[str, str | None]:
+    """Location to what HighLevel calls it, as far as it was read."""
+    table = schema.locations
+    return {row.id: row.name for row in connection.execute(select(table.c.id, table.c.name))}
+
+
+def location_zone(connection: Connection, location_id: str) -> str:
+    """The time zone of a location; UTC where it is not known."""
+    table = schema.locations
+    return connection.execute(select(table.c.timezone).where(table.c.id == location_id)).scalar() or "UTC"
+
+
+def last_runs(connection: Connection, limit: int) -> list[Row]:
+    """The runs that began last, the newest first."""
+    table = schema.sync_runs
+    query = select(table).order_by(table.c.id.desc()).limit(limit)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def count_looks(
+    connection: Connection, location_id: str, stream: str, before: Sequence[datetime]
+) -> tuple[int, list[int]]:
+    """How many contacts are visited for this stream, and how many were last looked at before each moment."""
+    return Transaction(connection).count_visits(location_id, [stream], before)
+
+
+def contact_row(connection: Connection, location_id: str, contact_id: str) -> Row | None:
+    """A contact by its id."""
+    table = schema.contacts
+    query = select(table).where(table.c.location_id == location_id, table.c.id == contact_id)
+    row = connection.execute(query).mappings().first()
+    return dict(row) if row else None
+
+
 def find_contacts(connection: Connection, wanted: str, location_id: str | None = None) -> list[Row]:
     """Contacts by id, e-mail address (any case) or phone number (any punctuation)."""
     table = schema.contacts
@@ -329,6 +364,18 @@ def rejects(connection: Connection, location_id: str | None = None, stream: str 
     if stream is not None:
         query = query.where(table.c.stream == stream)
     return [dict(row) for row in connection.execute(query.order_by(table.c.last_seen_at.desc())).mappings()]
+
+
+def rejects_with_payload(connection: Connection, limit: int) -> list[Row]:
+    """The rejects that were seen last, the newest first, whole."""
+    table = schema.sync_rejects
+    query = select(table).order_by(table.c.last_seen_at.desc(), table.c.id.desc()).limit(limit)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def count_rejects(connection: Connection) -> int:
+    """How many rejects there are."""
+    return int(connection.execute(select(func.count()).select_from(schema.sync_rejects)).scalar_one())
 
 
 def reject(connection: Connection, reject_id: int) -> Row | None:

@@ -1,7 +1,7 @@
 """Upkeep of the store without the API: retrying rejects, purging tombstones, copying. Re-mapping is in `remap`."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -29,14 +29,24 @@ def stored_locations(store: SqlStore) -> list[str]:
 
 
 def retry_rejects(
-    store: SqlStore, rules: Callable[[str], Mapping[str, Rules]], now: datetime, reject_id: int | None = None
+    store: SqlStore,
+    rules: Callable[[str], Mapping[str, Rules]],
+    now: datetime,
+    reject_id: int | None = None,
+    *,
+    locations: Collection[str] | None = None,
 ) -> tuple[int, int]:
-    """Map rejects again from their payloads, after a change of mapping or program. Returns (tried, settled)."""
+    """Map rejects again from their payloads, after a change of mapping or program. Returns (tried, settled).
+
+    One of them, or those of these locations, or all.
+    """
     table = schema.sync_rejects
     with store.reading() as tx:
         query = select(table)
         if reject_id is not None:
             query = query.where(table.c.id == reject_id)
+        if locations is not None:
+            query = query.where(table.c.location_id.in_(locations))
         rejects = [dict(row) for row in tx.connection.execute(query).mappings()]
     settled = 0
     for one in rejects:
