@@ -551,7 +551,7 @@ def test_purge_removes_what_is_past_its_retention(store: SqlStore) -> None:
         tx.start_run("loc", "contacts", "backfill", NOW - timedelta(days=61))
     removed = purge(store, timedelta(days=90), timedelta(days=30), NOW)
     expected = {"contacts": 1, "tasks": 0, "notes": 1, "appointments": 0}
-    assert removed == expected | {"sync_runs": 2, "sync_rejects": 0, "usage_slots": 0}
+    assert removed == expected | {"sync_runs": 2, "sync_rejects": 0, "usage_slots": 0, "daily_summaries": 0}
     assert names(store).keys() == {"a", "fresh"}
     assert sum(purge(store, timedelta(days=90), timedelta(days=30), NOW).values()) == 0
 
