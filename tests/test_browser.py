@@ -55,6 +55,7 @@ def served(database_url: str) -> Iterator[tuple[str, str]]:
                 shown.update(url=listener.url, contact=last, stop=app.stop, loop=asyncio.get_running_loop())
                 ready.set()
                 await app.stop.wait()
+            listener.socket.close()
             await app.leases[LOCATION].give_back()
 
     def run() -> None:
