@@ -337,6 +337,39 @@ def test_a_signal_is_weighed_against_the_price(store: SqlStore, clock: Clock) ->
     assert kept(store)["just now"].due_at < found["just now"].due_at
 
 
+def test_who_is_signalled_again_and_again_keeps_the_turn(store: SqlStore, clock: Clock) -> None:
+    """A contact that is touched every minute does not move to the end of the queue each time."""
+    agenda = agenda_of(clock)
+    put(store, visit("busy", last_visited_at=NOW - DAY), visit("other", last_visited_at=NOW - DAY))
+    for minute, ids in enumerate((["busy"], ["busy", "other"], ["busy"], ["busy"])):
+        clock.at = NOW + minute * MINUTE
+        with store.transaction() as tx:
+            agenda.signal(tx, ["notes"], dict.fromkeys(ids, visits.CHANGED_CONTACT))
+    assert due(store, agenda) == ["busy", "other"]
+
+
+def test_a_weaker_signal_does_not_put_off_what_must_be_looked_at(store: SqlStore, clock: Clock) -> None:
+    """A record that a pass missed is looked at now, whatever else is heard of its contact meanwhile."""
+    agenda = agenda_of(clock)
+    put(store, visit("a", last_visited_at=NOW - 20 * MINUTE, rate=0.001))
+    with store.transaction() as tx:
+        agenda.signal(tx, ["notes"], {"a": visits.MISSED})
+        agenda.signal(tx, ["notes"], {"a": visits.TOUCHED_CONTACT})
+    assert due(store, agenda) == ["a"]
+    assert kept(store)["a"].signal == visits.MISSED
+
+
+def test_visits_in_hand_are_part_of_what_signals_may_spend(store: SqlStore, clock: Clock) -> None:
+    """However often it is asked, no more signalled visits are handed out than the day has left for them."""
+    day = DayBudget(1_000, 130, 43_200)
+    agenda = agenda_of(clock, day=day)
+    put(store, *(signalled(f"s{n:03}", NOW - MINUTE, last_visited_at=NOW - DAY) for n in range(200)))
+    in_hand: set[tuple[str, str]] = {("notes", f"r{n}") for n in range(10)}
+    for _ in range(4):
+        in_hand |= {("notes", id_) for id_ in due(store, agenda, in_hand=in_hand, rolling=["notes"])}
+    assert len(in_hand) == 30
+
+
 def test_a_look_settles_what_was_due(store: SqlStore, clock: Clock) -> None:
     """Afterwards the contact waits for its turn, with what the look found counted."""
     put(store, signalled("a", NOW - HOUR, announced=0.5), visit("b"))

@@ -143,12 +143,13 @@ class Agenda:
         """
         now = self._now()
         self._recall_turns(tx)
-        room = AT_ONCE + len(in_hand)
-        bounds = self._hurried()
+        room, bounds = AT_ONCE, self._hurried()
         if rolling:
             kept_a_day = self._a_pass if bounds.max_age == self._bounds.max_age else self._kept
-            room = min(room, signalled_visits(self._day(), self._share, kept_a_day) + len(in_hand))
-        found = tx.signalled_visits(self._location_id, streams, now, room)
+            # What is in hand was not yet sent, so the day does not know of it.
+            room = max(0, min(room, signalled_visits(self._day(), self._share, kept_a_day) - len(in_hand)))
+        waiting = tx.signalled_visits(self._location_id, streams, now, room + len(in_hand))
+        found = [one for one in waiting if (one.stream, one.contact_id) not in in_hand][:room]
         for stream, since in begun.items():
             found += tx.unvisited(self._location_id, stream, since, now, AT_ONCE + len(in_hand))
         fresh = {(one.stream, one.contact_id): one for one in found if (one.stream, one.contact_id) not in in_hand}
@@ -244,7 +245,7 @@ class Agenda:
         if old.last_visited_at is None and what in visits.LEARNED_FROM:
             what = visits.NEW_CONTACT
         if old.last_visited_at is None or what not in visits.LEARNED_FROM:
-            return replace(old, due_at=now, reason=what, signal=what, signalled_at=now)
+            return _beside(old, replace(old, due_at=now, reason=what, signal=what, signalled_at=now))
         precision = self.trust(stream).precision(what)
         announced = old.announced + visits.worth_of_signal(now - old.last_visited_at, precision)
         due_at = visits.due_after_signal(
@@ -256,7 +257,8 @@ class Agenda:
             announced,
             self._bounds.max_age,
         )
-        return replace(old, due_at=due_at, reason=what, signal=what, signalled_at=now, announced=announced)
+        new = replace(old, due_at=due_at, reason=what, signal=what, signalled_at=now, announced=announced)
+        return _beside(old, new)
 
     def deadlines(self, tx: "Transaction", streams: Sequence[Stream]) -> None:
         """Notice the records whose time came since their contact's last visit: they are likely to be changed."""
@@ -383,3 +385,14 @@ def histories(
         if isinstance(at := row.get(stream.made_at), datetime) and since <= at <= now
     )
     return {id_: Find(0, dated[id_], (now - max(since, made_at.get(id_, since))) / DAY) for id_ in contact_ids}
+
+
+def _beside(old: Visit, new: Visit) -> Visit:
+    """A signal beside one that waits: the earlier due time stays, or who is signalled again and again would never have
+    his turn; and so does a signal that must be followed, when one comes that only may.
+    """
+    if old.signal is None:
+        return new
+    must = old.signal not in visits.LEARNED_FROM and new.signal in visits.LEARNED_FROM
+    kept = old if must else new
+    return replace(new, due_at=min(old.due_at, new.due_at), signal=kept.signal, reason=kept.reason)
