@@ -167,8 +167,8 @@ class Visitor:
         """In the store's thread: the children, the visits, the counts and the usage, in one transaction."""
         context, now = self._context, self._context.now()
         counts: dict[str, Tally] = {}
+        # In the order in which a refresh writes too: of two that hold one contact's rows, one waits.
         with context.checkpoint() as tx:
-            # In the order in which a refresh writes too: of two that hold one contact's rows, one waits.
             for name in [name for name in STREAMS if any(look.stream == name for look in batch)]:
                 plan = keep(context, tx, STREAMS[name], [look for look in batch if look.stream == name], now)
                 tally = counts[name] = Tally(requests=sum(look.requests for look in batch if look.stream == name))
