@@ -51,6 +51,7 @@ def _config(sandbox: Sandbox) -> uvicorn.Config:
         lifespan="off",
         access_log=False,
         log_level="warning",
+        log_config=None,  # loggers are those of the program that serves
         server_header=False,
         date_header=False,
         timeout_keep_alive=75,
