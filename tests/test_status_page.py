@@ -205,6 +205,24 @@ def test_opening_a_contact_pulls_it_when_the_last_look_is_old(database_url: str)
     on(database_url, work)
 
 
+def test_one_note_is_pulled_alone(database_url: str) -> None:
+    """By its button: one request, and what it brings is on the page."""
+
+    async def work(page: Page) -> None:
+        id_ = page.ids()[0]
+        note = page.sandbox.create_note(id_, body="as it was")
+        await page.post(f"/contacts/{LOCATION}/{id_}/pull")
+        page.sandbox.update_note(note["id"], body="as it is now")
+        assert "Pull this note alone" in await page.get(f"/contacts/{LOCATION}/{id_}")
+        before = page.sandbox.requests
+        path = await page.post(f"/contacts/{LOCATION}/{id_}/pull", stream="notes", record=note["id"])
+        assert page.sandbox.requests == before + 1
+        assert "as it is now" in await page.get(path)
+        assert page.sandbox.requests == before + 1
+
+    on(database_url, work)
+
+
 def test_who_waits_too_long_sees_what_is_stored(sqlite_url: str) -> None:
     """An API that does not answer: the stored state with a remark, after the patience and no later."""
 

@@ -33,6 +33,11 @@ class Event:
     """Whether it is still to be done, or to take place."""
 
     @property
+    def stream(self) -> str | None:
+        """The stream from which it can be pulled alone; None where the API has no way."""
+        return next((name for name in _MAKERS if name == f"{self.kind}s" and STREAMS[name].single is not None), None)
+
+    @property
     def anchor(self) -> str:
         """Its id in the document."""
         return f"{self.kind}-{self.id}"

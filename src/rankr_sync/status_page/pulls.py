@@ -48,15 +48,22 @@ class Pulls:
         moments = [moment for moment in (looked_at, last.at if last else None) if moment is not None]
         return all(now - moment > FRESH_FOR for moment in moments)
 
-    async def pull(self, app: App, location_id: str, contact_id: str) -> Pull:
-        """Pull it, or give up after a few seconds. Never raises for what the API or the store does."""
+    async def pull(self, app: App, location_id: str, contact_id: str, record: tuple[str, str] | None = None) -> Pull:
+        """Pull it, or give up after a few seconds. Never raises for what the API or the store does.
+
+        `record`: stream and id of one task or note of the contact, which is then pulled alone.
+        """
         sync, problem = app.locations[location_id], None
         try:
             async with asyncio.timeout(self._patience):
                 async with app.leases[location_id].kept_or_lent(sync.refresh_requests + SPARE_REQUESTS):
                     if not sync.context.rules:
                         await sync.recall()
-                    if not await sync.refresh(contact_id):
+                    if record is not None:
+                        stream, id_ = record
+                        if not await sync.pull(stream, contact_id, id_):
+                            problem = "HighLevel does not know this record any more."
+                    elif not await sync.refresh(contact_id):
                         problem = "HighLevel does not know this contact any more."
         except TimeoutError:
             problem = f"HighLevel did not answer within {self._patience:.0f} seconds."
@@ -64,7 +71,9 @@ class Pulls:
             problem = f"It could not be pulled: {error}."
         if problem is not None:
             log.info("contact.not_pulled", location=location_id, contact=contact_id, reason=problem)
-        done = self._last[location_id, contact_id] = Pull(sync.context.now(), problem)
+        done = Pull(sync.context.now(), problem)
+        if record is None or problem is not None:  # one record says nothing of how fresh the contact is
+            self._last[location_id, contact_id] = done
         while len(self._last) > MOST_KEPT:
             del self._last[next(iter(self._last))]
         return done

@@ -43,6 +43,7 @@ from rankr_sync.status_page.words import many
 from rankr_sync.store import look
 from rankr_sync.store.contacts import MOST_COUNTED, Wanted, count_contacts, list_contacts
 from rankr_sync.store.upkeep import retry_rejects
+from rankr_sync.streams import STREAMS
 
 PAGE = 50
 """Contacts on one page."""
@@ -278,12 +279,15 @@ async def _view(request: Request, location_id: str, contact_id: str) -> dict[str
 
 
 async def pull(pulls: Pulls, request: Request) -> Response:
-    """Pull one contact now, and show it."""
+    """Pull one contact now, or one task or note of it alone, and show it."""
     app: App = request.app.state.app
     location_id, contact_id = request.path_params["location"], request.path_params["contact"]
     if await _view(request, location_id, contact_id) is None:
         return _missing(request, "No such contact is stored.")
-    await pulls.pull(app, location_id, contact_id)
+    form = await request.form()
+    stream, id_ = (str(form.get(key, "")) for key in ("stream", "record"))
+    alone = id_ != "" and stream in STREAMS and STREAMS[stream].single is not None
+    await pulls.pull(app, location_id, contact_id, (stream, id_) if alone else None)
     return _see(f"/contacts/{quote(location_id, safe='')}/{quote(contact_id, safe='')}")
 
 
