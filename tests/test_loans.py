@@ -62,7 +62,7 @@ async def _until(true: Callable[[], bool]) -> None:
 def test_refreshes_beside_a_backfill_never_hit_the_limit(database_url: str, window: str) -> None:
     """A backfill at full pace and people beside it: no 429, no window too full, and each request is noted once."""
     limit = RateLimit(20, 0.5)
-    sandbox = limited(80, limit, rate_window=window)
+    sandbox = limited(50, limit, rate_window=window)
     config = configuration(database_url, api={"rate_limit": "20/500ms"})
     done: list[str] = []
 
@@ -101,7 +101,7 @@ def test_refreshes_beside_a_backfill_never_hit_the_limit(database_url: str, wind
 @pytest.mark.parametrize("command", ["backfill", "run"])
 def test_programs_share_the_rate_limit(database_url: str, tmp_path: Path, command: str) -> None:
     """The same with programs: `contact --refresh` and `check` beside a backfill and beside the daemon."""
-    options = SandboxOptions(contacts=100, rate_limit=RateLimit(20, 1.0), latency_ms=2.0)
+    options = SandboxOptions(contacts=60, rate_limit=RateLimit(20, 1.0), latency_ms=2.0)
     with running(options) as (base_url, sandbox):
         env = environment(base_url, database_url, RANKR_SYNC_API__RATE_LIMIT="20/1s")
         holder = subprocess.Popen([*PROGRAM, command], env=env, cwd=tmp_path, stderr=subprocess.DEVNULL)
