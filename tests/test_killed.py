@@ -13,7 +13,7 @@ import pytest
 from mirror import LOCATION, compared, differences, query
 from rankr_sync.sandbox import DEFAULT_TOKEN, RateLimit, Sandbox, SandboxOptions, running
 
-KILLS = {"sqlite": 16, "postgresql": 8}
+KILLS = {"sqlite": 10, "postgresql": 5}
 
 # `python -m rankr_sync run`, in two halves: what it imports, and at a word on its standard input the program itself.
 # So the next daemon is warm while the one before it still works, and half a second a kill is saved.
@@ -32,7 +32,7 @@ main()
 def test_a_daemon_that_is_killed_again_and_again_ends_equal(
     database_url: str, tmp_path: Path, counted: Callable[[str, int], None]
 ) -> None:
-    """SIGKILL at up to 16 random moments, under churn and faults; left in peace, the mirror is soon equal."""
+    """SIGKILL at ten random moments, under churn and faults; left in peace, the mirror is soon equal."""
     chance = random.Random(2026)
     # A day's quota that lets every contact be visited anew every other second.
     limits = {"rate_limit": RateLimit(1_000_000, 1.0), "daily_limit": 20_000_000}

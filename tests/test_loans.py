@@ -106,7 +106,7 @@ def test_programs_share_the_rate_limit(database_url: str, tmp_path: Path, comman
         env = environment(base_url, database_url, RANKR_SYNC_API__RATE_LIMIT="20/1s")
         holder = subprocess.Popen([*PROGRAM, command], env=env, cwd=tmp_path, stderr=subprocess.DEVNULL)
         ids = sorted(sandbox.truth(LOCATION)["contacts"])
-        others = [("contact", contact_id, "--refresh", "--json") for contact_id in ids[:4]] + [("check",)]
+        others = [("contact", contact_id, "--refresh", "--json") for contact_id in ids[:2]] + [("check",)]
 
         def ask(arguments: tuple[str, ...]) -> int:
             command = [*PROGRAM, *arguments]

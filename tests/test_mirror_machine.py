@@ -809,12 +809,12 @@ def _told(counted: Callable[[str, int], None]) -> Iterator[None]:
 
 def test_the_mirror_follows_whatever_happens(sqlite_machine: Callable[[], MirrorMachine]) -> None:
     """Edits, faults, kills and work in any order: nothing wrong is stored, and two quiet days later all is equal"""
-    run_state_machine_as_test(sqlite_machine, settings=examples(50, 2000))
+    run_state_machine_as_test(sqlite_machine, settings=examples(35, 2000))
 
 
 def test_the_mirror_follows_on_postgresql(postgres_machine: Callable[[], MirrorMachine]) -> None:
     """The same on PostgreSQL."""
-    run_state_machine_as_test(postgres_machine, settings=examples(14, 300))
+    run_state_machine_as_test(postgres_machine, settings=examples(10, 300))
 
 
 def test_a_part_follows_whatever_happens(
@@ -822,7 +822,7 @@ def test_a_part_follows_whatever_happens(
 ) -> None:
     """Nothing of strangers is left, nothing of members is missing, whoever comes and goes and whatever is changed."""
     monkeypatch.setitem(globals(), "MirrorMachine", PartMachine)
-    run_state_machine_as_test(sqlite_machine, settings=examples(12, 1000))
+    run_state_machine_as_test(sqlite_machine, settings=examples(8, 1000))
 
 
 def test_the_machine_knows_all_faults() -> None:
