@@ -3,8 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_ARGS ?=
-# One more than there are processors: a third of the time tests wait, for programs and databases.
-JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .PHONY: demo test check format bench soak breaks lock image clean
 
@@ -12,7 +10,7 @@ demo: .venv/runtime  ## see the whole product work on a simulated account
 	$(BIN)/rankr-sync demo
 
 test: .venv/dev  ## all tests, on SQLite and PostgreSQL
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 check: .venv/dev  ## format, lint, types, arrows between modules, Dockerfile, dependencies
 	$(BIN)/ruff format --check .

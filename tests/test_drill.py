@@ -154,7 +154,6 @@ def cli(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-    log_restored: None,
 ) -> Cli:
     """Run a command: exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)

@@ -22,9 +22,7 @@ Preview = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def preview(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], log_restored: None
-) -> Preview:
+def preview(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Preview:
     """`mapping preview` with these options, in an empty folder: exit code and standard output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RANKR_SYNC_DATABASE__URL", f"sqlite:///{tmp_path}/rankr.db")

@@ -121,7 +121,6 @@ class Schedule:
     def __init__(self, app: App, location: LocationSync) -> None:
         self._app = app
         self._config = app.config.schedule
-        self._whole_config, self._store = app.config, app.store
         self._location = location
         self._learned_at: datetime | None = None
         self._audited_at = location.context.now()
@@ -138,7 +137,7 @@ class Schedule:
     def _say_former(self) -> None:
         """In the store's thread: tell of rows that a former mapping made. What comes in is mapped by the new one."""
         id_ = self._location.context.location_id
-        if former := former_rows(self._store, self._whole_config, id_):
+        if former := former_rows(self._app.store, self._app.config, id_):
             log.warning("mapping.changed", location=id_, **former, hint="rankr-sync mapping apply")
 
     async def owner(self) -> None:

@@ -7,6 +7,7 @@ import typer
 from rankr_sync.app import build, open_store
 from rankr_sync.cli import common, show
 from rankr_sync.config import Config
+from rankr_sync.engine import SPARE_REQUESTS
 from rankr_sync.errors import BadConfiguration, NotFound
 from rankr_sync.model import Row
 from rankr_sync.store import look
@@ -24,7 +25,7 @@ def show_alone(config: Config, contact: Row, stream: str, id_: str, *, as_json: 
 
     async def pull(stop: asyncio.Event) -> bool:
         async with build(config, stop=stop, location=location_id) as app:
-            async with app.leases[location_id].held_or_lent(REQUESTS + common.SPARE_REQUESTS):
+            async with app.leases[location_id].held_or_lent(REQUESTS + SPARE_REQUESTS):
                 sync = app.locations[location_id]
                 await sync.recall()
                 return await sync.pull(stream, contact["id"], id_)

@@ -23,9 +23,6 @@ DEBUG = "--debug"
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What can be asked of the API by its id; an address or a number cannot."""
 
-SPARE_REQUESTS = 2
-"""What a command borrows beyond the requests it means to send: for a retry, or the time zone."""
-
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Configuration file; else $RANKR_SYNC_CONFIG, else ./config.toml.")
 ]

@@ -10,6 +10,7 @@ from rankr_sync.app import build, chosen_locations, location_id_of, open_store
 from rankr_sync.cli import common, show
 from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption
 from rankr_sync.config import Config
+from rankr_sync.engine import SPARE_REQUESTS
 from rankr_sync.errors import BadConfiguration
 from rankr_sync.model import Row
 from rankr_sync.store.contacts import Wanted, list_contacts
@@ -85,7 +86,7 @@ def _read_business(config: Config, location: str | None, business: str) -> None:
         count = 0
         async with build(config, stop=stop, location=location) as app:
             for id_ in ids:
-                async with app.leases[id_].held_or_lent(1 + common.SPARE_REQUESTS):
+                async with app.leases[id_].held_or_lent(1 + SPARE_REQUESTS):
                     await app.locations[id_].recall()
                     count += await app.locations[id_].pull_business(business)
         return count

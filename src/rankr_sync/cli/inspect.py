@@ -12,6 +12,7 @@ from rankr_sync.cli import common, show
 from rankr_sync.cli.alone import show_alone
 from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption
 from rankr_sync.config import Config
+from rankr_sync.engine import SPARE_REQUESTS
 from rankr_sync.errors import NotFound
 from rankr_sync.store import SqlStore, look
 from rankr_sync.store.upkeep import retry_rejects
@@ -137,7 +138,7 @@ async def _refresh(
     where = found[0]["location_id"] if len(found) == 1 else location
     async with build(config, stop=stop, location=where) as app:
         for id_, sync in app.locations.items():
-            async with app.leases[id_].held_or_lent(sync.refresh_requests + common.SPARE_REQUESTS):
+            async with app.leases[id_].held_or_lent(sync.refresh_requests + SPARE_REQUESTS):
                 await sync.recall()
                 if await sync.refresh(found[0]["id"] if found else wanted):
                     return

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from rankr_sync.app import build
 from rankr_sync.cli import common
 from rankr_sync.config import Config
+from rankr_sync.engine import SPARE_REQUESTS
 from rankr_sync.errors import BadConfiguration, NotFound
 from rankr_sync.model import JsonObject
 from rankr_sync.store import SqlStore
@@ -57,7 +58,7 @@ def live(config: Config, stream: Stream, location: str | None, contact: str) -> 
         missing: NotFound | None = None
         async with build(config, stop=stop, location=location) as app:
             for id_, sync in app.locations.items():
-                async with app.leases[id_].held_or_lent(1 + common.SPARE_REQUESTS):
+                async with app.leases[id_].held_or_lent(1 + SPARE_REQUESTS):
                     await sync.recall()
                     try:
                         page = await sync.look_up(stream, contact)

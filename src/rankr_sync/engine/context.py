@@ -297,6 +297,15 @@ class LocationContext:
 
         return await self.in_store(read)
 
+    async def setting(self, key: str) -> Any:
+        """A value of `sync_settings`; None where there is none."""
+
+        def read() -> Any:
+            with self.store.reading() as tx:
+                return tx.setting(key)
+
+        return await self.in_store(read)
+
     async def or_stop(self, asking: "asyncio.Task[Answer]") -> Answer:
         """The answer; when we are asked to end, a short grace for what is under way, then Interrupted."""
         if not asking.done():

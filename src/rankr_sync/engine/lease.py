@@ -29,6 +29,9 @@ LOOK_EVERY = 2.0
 ASK_EVERY = 0.1
 """Seconds between two looks of a borrower, for whom a person waits."""
 
+SPARE_REQUESTS = 2
+"""What is borrowed beyond the requests that are meant to be sent: for a retry, or the time zone."""
+
 
 def new_holder() -> str:
     """A name for this process that no other has; it tells people, and a successor, where it runs."""

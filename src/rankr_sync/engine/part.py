@@ -55,12 +55,7 @@ def settle_leaving(context: LocationContext, tx: Transaction, ids: Sequence[str]
 
 async def leaving(context: LocationContext) -> list[str]:
     """Who has left by what pages showed, and was not looked at yet."""
-
-    def read() -> list[str]:
-        with context.store.reading() as tx:
-            return list(tx.setting(_leaving_key(context)) or ())
-
-    return [] if context.settings.part.is_whole else await context.in_store(read)
+    return [] if context.settings.part.is_whole else list(await context.setting(_leaving_key(context)) or ())
 
 
 def _save(context: LocationContext, tx: Transaction, noted: set[str], now_noted: set[str]) -> None:
@@ -78,12 +73,7 @@ def _leaving_key(context: LocationContext) -> str:
 async def take_up(context: LocationContext) -> None:
     """Bring the store to the part that is configured, if it is another than before. Cut off, it is done again."""
     wanted = context.settings.part.document()
-
-    def before() -> object:
-        with context.store.reading() as tx:
-            return tx.setting(_part_key(context)) or WHOLE.document()
-
-    if await context.in_store(before) == wanted:
+    if (await context.setting(_part_key(context)) or WHOLE.document()) == wanted:
         return
     left = 0
     if not context.settings.part.is_whole:

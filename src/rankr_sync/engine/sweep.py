@@ -85,8 +85,8 @@ async def remove_unseen(context: LocationContext, suspects: Sequence[str]) -> No
 
     What was confirmed on the status page counts for this one pass, whether it covers what was found or not.
     """
-    told = await context.in_store(_confirmed, context)
-    confirmed = context.settings.confirm_deletions or (told is not None and covers(told, len(suspects)))
+    told = await context.setting(confirmed_key(context.location_id))
+    confirmed = context.settings.confirm_deletions or (told is not None and covers(told["suspects"], len(suspects)))
     passed = await remove_gone(context, suspects, confirmed=confirmed)
     await context.in_store(_settle, context, [confirmed_key, held_key] if passed else [confirmed_key])
 
@@ -151,13 +151,8 @@ def held_key(location_id: str) -> str:
 
 async def is_held(context: LocationContext, suspects: int) -> bool:
     """Whether so many are held by the brake already, and were told of."""
-
-    def read() -> bool:
-        with context.store.reading() as tx:
-            held = tx.setting(held_key(context.location_id))
-            return held is not None and held["suspects"] >= suspects
-
-    return await context.in_store(read)
+    held = await context.setting(held_key(context.location_id))
+    return held is not None and held["suspects"] >= suspects
 
 
 async def _hold(context: LocationContext, suspects: int, living: int) -> None:
@@ -194,19 +189,8 @@ def confirm_held(tx: Transaction, location_id: str, suspects: int, now: datetime
 
 async def confirmed_at(context: LocationContext) -> datetime | None:
     """When a person let held deletions through that no pass has looked at since."""
-
-    def read() -> datetime | None:
-        with context.store.reading() as tx:
-            note = tx.setting(confirmed_key(context.location_id))
-        return None if note is None else datetime.fromisoformat(note["at"])
-
-    return await context.in_store(read)
-
-
-def _confirmed(context: LocationContext) -> int | None:
-    with context.store.reading() as tx:
-        note = tx.setting(confirmed_key(context.location_id))
-    return None if note is None else int(note["suspects"])
+    told = await context.setting(confirmed_key(context.location_id))
+    return None if told is None else datetime.fromisoformat(told["at"])
 
 
 def _settle(context: LocationContext, keys: Sequence[Callable[[str], str]]) -> None:

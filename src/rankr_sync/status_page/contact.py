@@ -21,7 +21,7 @@ _LABELS = {"assigned_to": "Assigned to", "business_id": "Business", "dnd": "Do n
 class Event:
     """A task, note or appointment: when, what it is called, what more there is to say, and its place on the page."""
 
-    kind: str
+    stream: str
     id: str
     at: datetime | None
     title: str | None
@@ -33,9 +33,16 @@ class Event:
     """Whether it is still to be done, or to take place."""
 
     @property
-    def stream(self) -> str | None:
-        """The stream from which it can be pulled alone; None where the API has no way."""
-        return next((name for name in _MAKERS if name == f"{self.kind}s" and STREAMS[name].single is not None), None)
+    def kind(self) -> str:
+        """`task`, `note` or `appointment`."""
+        timeline = STREAMS[self.stream].timeline
+        assert timeline is not None, self.stream
+        return timeline.kind
+
+    @property
+    def is_pulled_alone(self) -> bool:
+        """Whether the API has a way to read it without the others."""
+        return STREAMS[self.stream].single is not None
 
     @property
     def anchor(self) -> str:
@@ -61,26 +68,22 @@ def facts(view: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def timeline(view: Mapping[str, Any], now: datetime) -> list[Event]:
     """Tasks, notes and appointments, the latest first; what has no time comes last."""
-    found = [_event(name, row, now) for name in STREAMS for row in view.get(name, ()) if name in _MAKERS]
+    found = [make(row, now) for name, make in _MAKERS.items() for row in view.get(name, ())]
     return sorted(found, key=lambda event: event.at or datetime.min.replace(tzinfo=UTC), reverse=True)
-
-
-def _event(stream: str, row: Row, now: datetime) -> Event:
-    return _MAKERS[stream](row, now)
 
 
 def _task(row: Row, now: datetime) -> Event:
     open_ = row["status"] == "open"
     late = open_ and row["due_at"] is not None and row["due_at"] < now
     state = "overdue" if late else row["status"]
-    return Event("task", row["id"], row["due_at"], row["title"], state, row["body"], None, _who(row), open_)
+    return Event("tasks", row["id"], row["due_at"], row["title"], state, row["body"], None, _who(row), open_)
 
 
 def _note(row: Row, now: datetime) -> Event:
     state = "pinned" if row["pinned"] else None
     author = (("by", row["author_id"]),) if row["author_id"] else ()
     return Event(
-        "note", row["id"], row["created_at"], row["title"], state, row["content"], row["content_html"], author, False
+        "notes", row["id"], row["created_at"], row["title"], state, row["content"], row["content_html"], author, False
     )
 
 
@@ -90,7 +93,7 @@ def _appointment(row: Row, now: datetime) -> Event:
     if starts is not None and ends is not None and ends > starts:
         more = (("until", ends), *more)
     coming = starts is not None and starts >= now and row["status"] not in ("cancelled", "noshow", "invalid")
-    return Event("appointment", row["id"], starts, row["title"], row["status"], row["notes"], None, more, coming)
+    return Event("appointments", row["id"], starts, row["title"], row["status"], row["notes"], None, more, coming)
 
 
 def _who(row: Row) -> tuple[tuple[str, Any], ...]:

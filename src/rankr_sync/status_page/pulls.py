@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from rankr_sync.app import App
+from rankr_sync.engine import SPARE_REQUESTS
 from rankr_sync.errors import RankrSyncError
 
 log = structlog.get_logger()
@@ -16,9 +17,6 @@ FRESH_FOR = timedelta(minutes=1)
 
 PATIENCE = 5.0
 """Seconds that a person waits for the API."""
-
-SPARE_REQUESTS = 2
-"""What is borrowed beyond the requests of a refresh where another process has the lease: for a retry."""
 
 MOST_KEPT = 1000
 

@@ -32,7 +32,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from rankr_sync.app import App
+from rankr_sync.app import App, stored_rules
 from rankr_sync.engine.sweep import confirm_held
 from rankr_sync.model import Row
 from rankr_sync.status_page import contact as shown
@@ -327,16 +327,12 @@ async def retry(request: Request) -> Response:
     """Map a reject, or all, again from the kept payload; costs no request."""
     app: App = request.app.state.app
     reject_id = request.path_params.get("reject")
-    for sync in app.locations.values():
-        if not sync.context.rules:
-            await sync.recall()
-    contexts = {id_: sync.context for id_, sync in app.locations.items()}
     tried, settled = await asyncio.to_thread(
         retry_rejects,
         app.store,
-        lambda location_id: contexts[location_id].rules,
+        partial(stored_rules, app.store, app.config),
         datetime.now(UTC),
         reject_id,
-        locations=list(contexts),
+        locations=list(app.locations),
     )
     return _see(f"/rejects?tried={tried}&settled={settled}")

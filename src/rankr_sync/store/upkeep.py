@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 
 from sqlalchemy import ColumnElement, Table, delete, or_, select, true, tuple_
 
@@ -38,9 +39,9 @@ def retry_rejects(
 ) -> tuple[int, int]:
     """Map rejects again from their payloads, after a change of mapping or program. Returns (tried, settled).
 
-    One of them, or those of these locations, or all.
+    One of them, or those of these locations, or all. `rules` of a location are asked for once.
     """
-    table = schema.sync_rejects
+    table, rules = schema.sync_rejects, cache(rules)
     with store.reading() as tx:
         query = select(table)
         if reject_id is not None:
