@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import http.server
 import shutil
+import socket
+import threading
 from collections import namedtuple
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,9 +16,10 @@ import pytest
 from pydantic import SecretStr
 
 from mirror import LOCATION, backfill, configuration, query
+from rankr_sync import schema
 from rankr_sync.cli.check import examine
-from rankr_sync.cli.checks import OK, PROBLEM, WARNING, Finding, database
-from rankr_sync.config import Config, Location
+from rankr_sync.cli.checks import OK, PROBLEM, WARNING, Finding, database, service
+from rankr_sync.config import Config, Http, Location, OAuth, Summary
 from rankr_sync.errors import Interrupted
 from rankr_sync.sandbox import RateLimit, Sandbox, SandboxOptions, running
 from rankr_sync.store import SqlStore
@@ -44,7 +48,8 @@ def config_of(served: tuple[str, Sandbox], url: str, *, token: str | None = None
     api = {"base_url": served[0], "rate_limit": "100/10s", "attempts": 2, "retry_for": 2}
     if token is not None:
         api["token"] = SecretStr(token)
-    return configuration(url, api=api | changes.pop("api", {}), **changes)
+    http = changes.pop("http", Http(listen="127.0.0.1:0"))
+    return configuration(url, api=api | changes.pop("api", {}), http=http, **changes)
 
 
 def check(config: Config) -> dict[str, Finding]:
@@ -65,21 +70,107 @@ def not_ok(found: dict[str, Finding]) -> set[str]:
     return {one.subject for one in found.values() if one.verdict != OK}
 
 
+# -- what is served and sent -------------------------------------------------------------------------
+
+
+def on(listen: str, **changes: Any) -> Finding:
+    """The line of the page on this address."""
+    (found,) = service.examine(configuration("sqlite:///x.db", http=Http(listen=listen, **changes)))
+    return found
+
+
+def test_the_address_of_the_page_is_tried() -> None:
+    """Free, off, or open to everybody, and so refused; where it is closed nothing of the password is shown."""
+    assert on("127.0.0.1:0").words == "127.0.0.1:0, for this machine only"
+    assert on("off").verdict == OK
+    bad = [on("0.0.0.0:0"), on("8700"), on("0.0.0.0:0", password_file=Path("/nowhere/password"))]
+    assert [one.exit_code for one in bad] == [2, 2, 2]
+    assert all(one.hint for one in bad)
+    closed = on("0.0.0.0:0", password=SecretStr("very-geheim"))
+    assert (closed.verdict, closed.words) == (OK, "0.0.0.0:0, closed")
+
+
+def test_an_address_that_is_taken_is_told_unless_by_a_daemon() -> None:
+    """Beside a daemon at work all is well; another program there would keep it from starting."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = on(f"127.0.0.1:{other.getsockname()[1]}")
+    assert (taken.verdict, taken.exit_code) == (PROBLEM, 2)
+
+    class Daemon(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/healthz" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Daemon) as daemon:
+        threading.Thread(target=daemon.serve_forever, daemon=True).start()
+        beside = on(f"127.0.0.1:{daemon.server_port}")
+        daemon.shutdown()
+    assert (beside.verdict, beside.words.partition(", ")[2]) == (OK, "served just now")
+
+
+def test_where_summaries_go_is_looked_at_without_sending(tmp_path: Path) -> None:
+    """Each target by its kind and place, the ones that apprise does not know with what to do; no URL is shown."""
+    file = tmp_path / "urls"
+    file.write_text("# to the team\njson://127.0.0.1:1/very-geheim\n")
+    urls = (SecretStr("mailto://u:very-geheim@example.com"), SecretStr("smoke://very-geheim"))
+    config = configuration("sqlite:///x.db", http=Http(listen="off"), summary=Summary(urls=urls, urls_file=file))
+    _, known, unknown = service.examine(config)
+    assert known.words.startswith("sent at 07:00 to E-Mail 1, JSON 3")
+    assert (unknown.subject, unknown.verdict) == ("summary, target 2", WARNING)
+    assert "geheim" not in f"{known} {unknown}"
+    _, unreadable = service.examine(config.model_copy(update={"summary": Summary(urls_file=tmp_path / "none")}))
+    assert (unreadable.verdict, unreadable.exit_code) == (PROBLEM, 2)
+
+
+def test_oauth_logins_are_shown(database_url: str) -> None:
+    """Open, without a scope that is wanted, or ended, each with what to do; tokens made of an agency's are not."""
+    config = configuration(database_url, oauth=OAuth(client_id="c", scopes=("contacts.readonly", "calendars.readonly")))
+    now = datetime.now(UTC)
+    whole = "contacts.readonly calendars.readonly"
+
+    def granted(name: str, **columns: Any) -> dict[str, Any]:
+        fixed = {"user_type": "Location", "company_id": "company", "location_id": name, "scopes": whole}
+        times = {"expires_at": now + timedelta(days=1), "updated_at": now - timedelta(hours=3)}
+        tokens = {"access_token": "sealed", "refresh_token": "sealed", "status": "active"}
+        return fixed | times | tokens | {"id": name} | columns
+
+    with contextlib.closing(SqlStore(database_url)) as store:
+        store.upgrade()
+        with store.transaction() as tx:
+            for row in (
+                granted("open"),
+                granted("narrow", scopes="contacts.readonly"),
+                granted("ended", status="ended", error="invalid grant"),
+                granted("made", refresh_token=None),
+            ):
+                tx.connection.execute(schema.oauth_tokens.insert().values(row))
+    found, _ = database.examine(config, [], now)
+    logins = {one.subject.removeprefix("OAuth login "): one for one in found if one.subject.startswith("OAuth")}
+    assert logins.keys() == {"open", "narrow", "ended"}
+    assert logins["open"].words == "open, its tokens were got 3 h ago"
+    assert "calendars.readonly" in logins["narrow"].words
+    assert "invalid grant" in logins["ended"].words
+    assert all("auth login" in str(logins[name].hint) for name in ("narrow", "ended"))
+
+
 # -- the database ------------------------------------------------------------------------------------
 
 
 def test_a_new_installation_is_fine_and_nothing_is_made(
-    served: tuple[str, Sandbox], sandbox: Sandbox, database_url: str, tmp_path: Path
+    served: tuple[str, Sandbox], sandbox: Sandbox, bare_database_url: str, tmp_path: Path
 ) -> None:
     """Before the first start every line is ok; no file and no table appears; a dozen requests are enough."""
     before = sandbox.requests
-    found = check(config_of(served, database_url))
+    found = check(config_of(served, bare_database_url))
     assert not_ok(found) == set()
     assert "makes it" in found["database"].words
     assert sandbox.requests - before <= MOST
     assert list(tmp_path.iterdir()) == []
-    if database_url.startswith("postgresql"):
-        assert query(database_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == []
+    if bare_database_url.startswith("postgresql"):
+        assert query(bare_database_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == []
 
 
 def test_a_store_in_use_is_shown(served: tuple[str, Sandbox], sandbox: Sandbox, database_url: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 import structlog
 import typer
 
-from rankr_sync import __version__
+from rankr_sync import __version__, logs
 from rankr_sync.cli import app, common
 from rankr_sync.sandbox import DEFAULT_LOCATION_ID, DEFAULT_TOKEN, Sandbox, SandboxOptions, running
 from rankr_sync.store import SqlStore
@@ -202,6 +202,7 @@ def test_every_command_has_help_with_an_example(cli: Cli, words: tuple[str, ...]
     assert f"  rankr-sync {' '.join(words)}" in result.out
     assert "Example" in result.out
     assert "--debug" in result.out
+    assert "--verbose" in result.out
     needs_none = words[0] in ("demo", "sandbox", "init") or words == ("auth", "key")
     assert ("--config" in result.out) != needs_none
 
@@ -722,6 +723,27 @@ def test_the_demo_shows_no_password(cli: Cli) -> None:
 def test_a_port_that_is_taken_is_told(cli: Cli, served: tuple[str, Sandbox]) -> None:
     """The sandbox cannot be where something else is."""
     cli("sandbox", "--port", served[0].rsplit(":", 1)[1]).failed(2, "cannot be used", "--port 0")
+
+
+@pytest.mark.parametrize("words", [("backfill",), ("status", "--json"), ("demo", "--contacts", "3", "--fast")])
+def test_verbose_logs_every_request_this_time(cli: Cli, words: tuple[str, ...]) -> None:
+    """Whatever level is configured, on standard error; standard output and the next command are as ever."""
+    cli("backfill")
+    loud, quiet = cli(*words, "--verbose", LOG__LEVEL="error"), cli(*words)
+    if words[0] != "status":
+        assert "request.ended" in loud.err
+        assert "/contacts/{id}/notes" in loud.err
+    assert "request.ended" not in quiet.err + quiet.out + loud.out
+    assert len(loud.out.splitlines()) == len(quiet.out.splitlines())
+
+
+def test_a_reload_does_not_silence_verbose(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was asked for at the command line holds for the whole process."""
+    logs.lower_level("debug")
+    for level in ("info", "error"):
+        logs.configure("json", level)
+        structlog.get_logger().debug("request.ended")
+        assert json.loads(capsys.readouterr().err)["event"] == "request.ended"
 
 
 @pytest.mark.process

@@ -62,16 +62,16 @@ def counts(one: Outcome) -> dict[str, tuple[int, int, int, int]]:
     return {name: tuple(getattr(found, kind).records for kind in kinds) for name, found in one.written.items()}  # type: ignore[misc]
 
 
-def test_of_a_store_that_is_not_there(database_url: str, tmp_path: Path) -> None:
+def test_of_a_store_that_is_not_there(bare_database_url: str, tmp_path: Path) -> None:
     """Everything would be inserted; no file, no table appears."""
     sandbox = account(10)
-    [one] = dry(sandbox, configuration(database_url), whole)
+    [one] = dry(sandbox, configuration(bare_database_url), whole)
     truth = sandbox.truth()
     assert {name: found[0] for name, found in counts(one).items()} == {name: len(truth[name]) for name in truth}
     assert one.spent == sandbox.requests
     assert list(tmp_path.iterdir()) == []
-    if database_url.startswith("postgresql"):
-        assert content(database_url) == {}
+    if bare_database_url.startswith("postgresql"):
+        assert content(bare_database_url) == {}
 
 
 def test_it_says_what_the_real_thing_writes(database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,21 +194,21 @@ def test_an_interrupted_transaction_is_not_noted(tmp_path: Path) -> None:
         assert scratch.written == {}
 
 
-def test_what_cannot_be_copied_is_told(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_copied_is_told(bare_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store of a newer release, a schema that would have to be migrated, a file that is no database, no room."""
 
     def copied() -> None:
-        with scratch_copy(database_url, [LOCATION], {}, lambda: NOW):
+        with scratch_copy(bare_database_url, [LOCATION], {}, lambda: NOW):
             pass
 
-    with contextlib.closing(SqlStore(database_url)) as store:
+    with contextlib.closing(SqlStore(bare_database_url)) as store:
         migrate.upgrade(store.engine, "0002")
-    sqlite = database_url.startswith("sqlite")
-    before = content(database_url)
+    sqlite = bare_database_url.startswith("sqlite")
+    before = content(bare_database_url)
     with contextlib.nullcontext() if sqlite else pytest.raises(BadConfiguration, match="0002"):
         copied()  # a file is copied, and the copy migrated
-    assert content(database_url) == before
-    with contextlib.closing(SqlStore(database_url)) as store, store.transaction() as tx:
+    assert content(bare_database_url) == before
+    with contextlib.closing(SqlStore(bare_database_url)) as store, store.transaction() as tx:
         tx.connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(SchemaTooNew):
         copied()

@@ -1,10 +1,8 @@
 """The log: one event a line, each run's lines held together by its id, and nobody's details in any."""
 
 import asyncio
-import io
 import json
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -36,14 +34,14 @@ def logging_as_it_was() -> Iterator[None]:
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
+def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[dict[str, Any]]]:
     """Logging as JSON from debug up; gives the lines so far, each parsed by itself."""
-    err = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", err)
     logs.configure("json", "debug")
+    found: list[dict[str, Any]] = []
 
     def lines() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in err.getvalue().splitlines()]
+        found.extend(json.loads(line) for line in capsys.readouterr().err.splitlines())
+        return found
 
     return lines
 

@@ -31,9 +31,9 @@ VIEWS = {"contact_tags", "contact_custom_fields", "contact_timeline", "sync_stat
 
 
 @pytest.fixture
-def store(database_url: str) -> Iterator[SqlStore]:
+def store(bare_database_url: str) -> Iterator[SqlStore]:
     """An empty store, not yet migrated."""
-    made = SqlStore(database_url)
+    made = SqlStore(bare_database_url)
     yield made
     made.close()
 
@@ -206,14 +206,14 @@ def _open(url: str, results: Any) -> None:
         results.append(repr(error))
 
 
-def test_threads_may_open_an_empty_store_at_once(database_url: str) -> None:
+def test_threads_may_open_an_empty_store_at_once(bare_database_url: str) -> None:
     """Whoever comes first makes the schema; the others wait and find it done."""
     results: list[Any] = []
     start = threading.Barrier(6)
 
     def one() -> None:
         start.wait()
-        _open(database_url, results)
+        _open(bare_database_url, results)
 
     threads = [threading.Thread(target=one) for _ in range(6)]
     for thread in threads:
@@ -240,9 +240,9 @@ def test_new_files_are_made_write_ahead_by_many_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_processes_may_open_an_empty_store_at_once(database_url: str, tmp_path: Path) -> None:
+def test_processes_may_open_an_empty_store_at_once(bare_database_url: str, tmp_path: Path) -> None:
     """The same for programs that are started together, as two containers are."""
-    environment = {"PATH": os.environ["PATH"], "RANKR_SYNC_DATABASE__URL": database_url}
+    environment = {"PATH": os.environ["PATH"], "RANKR_SYNC_DATABASE__URL": bare_database_url}
     command = [sys.executable, "-m", "rankr_sync", "db", "upgrade"]
     options: dict[str, Any] = {"env": environment, "cwd": tmp_path, "stderr": subprocess.PIPE, "text": True}
     started = [subprocess.Popen(command, stdout=subprocess.DEVNULL, **options) for _ in range(2)]

@@ -177,6 +177,7 @@ async def build(
         gc.freeze()  # what is loaded by now stays: no need to look through it for garbage again and again
         yield app
     finally:
+        gc.unfreeze()  # else what this app leaves behind would never be given back: a reload makes another
         await app.close()
         scratch.close()
 

@@ -37,6 +37,8 @@ class Target:
     name: str
     send: Callable[[str, str], None]
     """Takes a title and a body in markdown. Raises Undelivered."""
+    known: bool = True
+    """Whether apprise knows such a URL; what it does not know takes nothing."""
 
 
 def read_urls(urls: Sequence[str], file: Path | None) -> list[str]:
@@ -98,7 +100,7 @@ def _unknown(place: int) -> Target:
     def send(title: str, body: str) -> None:
         raise Undelivered(f"target {place} is no URL that apprise knows", hint="correct summary.urls or its file")
 
-    return Target(f"unknown {place}", f"target {place}", send)
+    return Target(f"unknown {place}", f"target {place}", send, known=False)
 
 
 class _Hearing(logging.Handler):

@@ -8,10 +8,11 @@ Promises kept here:
 """
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator, MutableMapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -25,9 +26,35 @@ _QUIETER = {
 }
 
 
+def colored(stream: TextIO) -> bool:
+    """Whether what is written there may have colours: it is a terminal, and NO_COLOR is not set to anything."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+class _StandardError:
+    """What `sys.stderr` is just then: below a progress bar it is what writes above the bar."""
+
+    def write(self, words: str) -> int:
+        return sys.stderr.write(words)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+_lowest: list[str] = []
+"""The level that was asked for at the command line, if one was."""
+
+
+def lower_level(level: str | None) -> None:
+    """From the next `configure` on, log from `level` up whatever that is told; None: as it is told."""
+    _lowest[:] = [level] if level else []
+
+
 def configure(format_: str = "console", level: str = "info") -> None:
     """Set up logging for the whole process. Other libraries speak from WARNING up."""
-    threshold = logging.getLevelNamesMapping()[level.upper()]
+    stderr = cast(TextIO, _StandardError())
+    levels = logging.getLevelNamesMapping()
+    threshold = min(levels[name.upper()] for name in (level, *_lowest))
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -37,15 +64,15 @@ def configure(format_: str = "console", level: str = "info") -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer(default=_kind_of)
         if format_ == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18, sort_keys=False)
+        else structlog.dev.ConsoleRenderer(colors=colored(sys.stderr), pad_event_to=18, sort_keys=False)
     )
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=stderr),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stderr)
     handler.addFilter(_without_error_text)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -16,7 +16,7 @@ import typer
 from rankr_sync.access import log_in, open_client
 from rankr_sync.app import open_store
 from rankr_sync.cli import common
-from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption
+from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, VerboseOption
 from rankr_sync.config import Config, check_transport
 from rankr_sync.errors import BadConfiguration
 from rankr_sync.oauth import Grant, callback, grants, keys
@@ -51,14 +51,21 @@ def login(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address of the page.")] = False,
     paste: Annotated[bool, typer.Option("--paste", help="Paste the address that the browser was sent to.")] = False,
     config: ConfigOption = None,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Let the app in; see LOGIN_HELP."""
     settings = common.configured(config)
     check_transport(settings)
-    ask = _asking(settings.oauth.redirect_uri or "", browser=not no_browser, paste=paste)
     with contextlib.closing(open_store(settings)) as store:
-        _say(asyncio.run(_log_in(settings, store, ask, agency)), settings)
+        let_in(settings, store, agency=agency, browser=not no_browser, paste=paste)
+    typer.echo("Next: rankr-sync check")
+
+
+def let_in(config: Config, store: SqlStore, *, agency: bool, browser: bool = True, paste: bool = False) -> None:
+    """The whole login with a person, and what it opened. Raises BadConfiguration, TokenRefused or TryLater."""
+    ask = _asking(config.oauth.redirect_uri or "", browser=browser, paste=paste)
+    _say(asyncio.run(_log_in(config, store, ask, agency)), config)
 
 
 async def _log_in(config: Config, store: SqlStore, ask: Callable[[str], Awaitable[str]], agency: bool) -> Grant:
@@ -104,11 +111,12 @@ def _say(grant: Grant, config: Config) -> None:
     missing = [scope for scope in config.oauth.scopes if grant.scopes and scope not in grant.scopes]
     if missing:
         typer.echo(f"Not granted: {', '.join(missing)}. Add them to the app, then log in again.")
-    typer.echo("Next: rankr-sync check")
 
 
 @app.command(help=STATUS_HELP)
-def status(config: ConfigOption = None, json_: JsonOption = False, debug: DebugOption = False) -> None:
+def status(
+    config: ConfigOption = None, json_: JsonOption = False, verbose: VerboseOption = False, debug: DebugOption = False
+) -> None:
     """What is granted; see STATUS_HELP."""
     settings = common.configured(config, quiet=True)
     with contextlib.closing(open_store(settings)) as store:
@@ -132,6 +140,7 @@ def status(config: ConfigOption = None, json_: JsonOption = False, debug: DebugO
 def logout(
     grant: Annotated[str | None, typer.Argument(help="location:ID or company:ID, as `auth status` shows them.")] = None,
     config: ConfigOption = None,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Forget tokens; see LOGOUT_HELP."""
@@ -148,6 +157,7 @@ def logout(
 @app.command(help=KEY_HELP)
 def key(
     keyring: Annotated[bool, typer.Option("--keyring", help="Keep it in the system's keyring.")] = False,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Make a key; see KEY_HELP."""

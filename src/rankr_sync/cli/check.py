@@ -10,8 +10,8 @@ import typer
 from rankr_sync.access import LOG_IN
 from rankr_sync.app import api_alone, build, chosen_locations
 from rankr_sync.cli import common, show
-from rankr_sync.cli.checks import OK, Finding, api, database, of_error
-from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption
+from rankr_sync.cli.checks import OK, Finding, api, database, of_error, service
+from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption, VerboseOption
 from rankr_sync.config import Config, Location, check_transport
 from rankr_sync.errors import GrantMissing, Interrupted, RankrSyncError
 
@@ -27,6 +27,7 @@ def check(
     config: ConfigOption = None,
     location: LocationOption = None,
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """A doctor."""
@@ -51,6 +52,7 @@ async def examine(config: Config, location: str | None, stop: asyncio.Event, *, 
 
     chosen, found = _configuration(config, location)
     say(found)
+    say(service.examine(config))
     on_store, usable = database.examine(config, [one.id for one in chosen], datetime.now(UTC))
     say(on_store)
     if not chosen and found[-1].verdict == OK:

@@ -27,6 +27,15 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Configuration file; else $RANKR_SYNC_CONFIG, else ./config.toml.")
 ]
 DebugOption = Annotated[bool, typer.Option(DEBUG, help="Show the traceback of an error.")]
+VerboseOption = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        callback=lambda wanted: logs.lower_level("debug" if wanted else None),
+        is_eager=True,
+        help="Log every request and decision, whatever log.level says.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 LocationOption = Annotated[str | None, typer.Option("--location", help="Only this location (its id or name).")]
 

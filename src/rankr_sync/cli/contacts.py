@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from rankr_sync.app import build, chosen_locations, location_id_of, open_store
 from rankr_sync.cli import common, show
-from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption
+from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption, VerboseOption
 from rankr_sync.config import Config
 from rankr_sync.engine import SPARE_REQUESTS
 from rankr_sync.errors import BadConfiguration
@@ -41,6 +41,7 @@ def contacts(
         bool, typer.Option("--refresh", help="With --business: first read its contacts from the API.")
     ] = False,
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """List stored contacts."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rankr_sync.cli import common
-from rankr_sync.cli.common import ConfigOption, DebugOption
+from rankr_sync.cli.common import ConfigOption, DebugOption, VerboseOption
 from rankr_sync.engine.lease import is_dead
 from rankr_sync.errors import BadConfiguration, Stop
 from rankr_sync.store import SqlStore, look
@@ -22,7 +22,7 @@ app = common.new_app("The store's schema and its upkeep.")
 @app.command(
     help="Bring the schema to this release (every start does this).\n\n" + common.example("rankr-sync db upgrade")
 )
-def upgrade(config: ConfigOption = None, debug: DebugOption = False) -> None:
+def upgrade(config: ConfigOption = None, verbose: VerboseOption = False, debug: DebugOption = False) -> None:
     """Bring the schema to this release."""
     settings = common.configured(config)
     store = SqlStore(settings.database.url)
@@ -33,7 +33,7 @@ def upgrade(config: ConfigOption = None, debug: DebugOption = False) -> None:
 
 
 @app.command(help="Show the schema of the store and of this release.\n\n" + common.example("rankr-sync db current"))
-def current(config: ConfigOption = None, debug: DebugOption = False) -> None:
+def current(config: ConfigOption = None, verbose: VerboseOption = False, debug: DebugOption = False) -> None:
     """Show the schema of the store and of this release."""
     store = SqlStore(common.configured(config).database.url)
     print(f"{store.place}: schema {store.revision() or 'empty'}, this release writes {newest_revision()}")
@@ -44,7 +44,7 @@ def current(config: ConfigOption = None, debug: DebugOption = False) -> None:
     help="Remove tombstones and records of runs that are older than their retention (the daemon does this daily).\n\n"
     + common.example("rankr-sync db purge")
 )
-def purge(config: ConfigOption = None, debug: DebugOption = False) -> None:
+def purge(config: ConfigOption = None, verbose: VerboseOption = False, debug: DebugOption = False) -> None:
     """Remove what is past its retention."""
     settings = common.configured(config)
     store = SqlStore(settings.database.url)
@@ -62,6 +62,7 @@ def purge(config: ConfigOption = None, debug: DebugOption = False) -> None:
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that does not exist yet.")],
     config: ConfigOption = None,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Write the SQLite store to a new file."""
@@ -84,6 +85,7 @@ def copy(
         bool, typer.Option("--force", help="Beside a running daemon too: what it stores from now on is not copied.")
     ] = False,
     config: ConfigOption = None,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Copy everything into an empty database."""

@@ -10,7 +10,7 @@ import typer
 from rankr_sync.app import build, former_rows, location_id_of, open_store, stored_rules, why_gone
 from rankr_sync.cli import common, show
 from rankr_sync.cli.alone import show_alone
-from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption
+from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption, VerboseOption
 from rankr_sync.config import Config
 from rankr_sync.engine import SPARE_REQUESTS
 from rankr_sync.errors import NotFound
@@ -30,7 +30,9 @@ CONTACT_HELP = "Show one contact with its tags, tasks, notes and appointments.\n
 rejects_app = common.new_app("Records that could not be mapped, or only in part, with the reason.")
 
 
-def status(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
+def status(
+    config: ConfigOption = None, as_json: JsonOption = False, verbose: VerboseOption = False, debug: DebugOption = False
+) -> None:
     """Show every location and stream."""
     settings, now = common.configured(config), datetime.now(UTC)
     store = open_store(settings)
@@ -91,6 +93,7 @@ def contact(
     task: Annotated[str | None, typer.Option("--task", help="Pull this task alone, and show it.")] = None,
     note: Annotated[str | None, typer.Option("--note", help="Pull this note alone, and show it.")] = None,
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Show one contact."""
@@ -152,6 +155,7 @@ def list_rejects(
     location: LocationOption = None,
     stream: Annotated[str | None, typer.Option("--stream", help="Only this stream.")] = None,
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """List them."""
@@ -178,6 +182,7 @@ def list_rejects(
 def show_reject(
     reject_id: Annotated[int, typer.Argument(metavar="ID")],
     config: ConfigOption = None,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Show one with its payload."""
@@ -198,6 +203,7 @@ def show_reject(
 def retry(
     reject_id: Annotated[int | None, typer.Argument(metavar="[ID]")] = None,
     config: ConfigOption = None,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Map them again."""

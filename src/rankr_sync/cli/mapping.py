@@ -14,7 +14,7 @@ import typer
 
 from rankr_sync.app import location_id_of, open_store, stored_facts, stored_rules
 from rankr_sync.cli import common, samples, show
-from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption
+from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption, VerboseOption
 from rankr_sync.config import Config
 from rankr_sync.errors import BadConfiguration
 from rankr_sync.mapping import MappedField
@@ -53,6 +53,7 @@ def preview(
     stream: Annotated[str, typer.Option("--stream", help=f"Which entity: {', '.join(STREAMS)}.")] = "contacts",
     records: Annotated[int, typer.Option("--records", min=1, help="How many records to show.")] = 3,
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Show what the mapping makes of some records."""
@@ -122,6 +123,7 @@ def apply(
     config: ConfigOption = None,
     location: LocationOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would change, write nothing.")] = False,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Map everything again."""

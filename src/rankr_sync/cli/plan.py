@@ -11,7 +11,7 @@ import typer
 from rankr_sync import rates
 from rankr_sync.app import WALK_SHARE, chosen_locations, open_store
 from rankr_sync.cli import common, show
-from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption
+from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption, VerboseOption
 from rankr_sync.config import Config, Only, parse_duration
 from rankr_sync.errors import BadConfiguration
 from rankr_sync.freshness import (
@@ -127,6 +127,7 @@ def plan(
         str | None, typer.Option("--share", help="The part of the day's quota to use, e.g. 60%; else visits.share.")
     ] = None,
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Show what the quota will buy; see PLAN_HELP."""

@@ -114,3 +114,5 @@ def _live() -> Iterator[tuple[Callable[[Progress], None], Callable[["App"], None
             )
 
         yield show, apps.append
+        for bar in live.tasks:  # done, with fewer requests than were to be expected
+            live.update(bar.id, total=bar.completed)

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from rankr_sync import logs
 from rankr_sync.app import open_store
 from rankr_sync.cli import common, show
-from rankr_sync.cli.common import DebugOption
+from rankr_sync.cli.common import DebugOption, VerboseOption
 from rankr_sync.cli.sync import Wish, backfill_all
 from rankr_sync.config import Api, Config, Database, Location
 from rankr_sync.errors import BadConfiguration, StoreUnavailable
@@ -42,6 +42,7 @@ def demo(
     ] = None,
     contacts: Annotated[int, typer.Option("--contacts", min=1, help="How many contacts the account has.")] = 500,
     fast: Annotated[bool, typer.Option("--fast", help="No rate limit.")] = False,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """See the whole product work."""
@@ -125,6 +126,7 @@ def serve_sandbox(
     churn: Annotated[float, typer.Option("--churn", min=0, help="Edits a second.")] = 0.0,
     index_lag: Annotated[float, typer.Option("--index-lag", min=0, help="Seconds until search sees an edit.")] = 0.0,
     locations: Annotated[int, typer.Option("--locations", min=1)] = 1,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Serve a simulated HighLevel API."""

@@ -2,11 +2,14 @@
 
 import json
 import math
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
+from rankr_sync.logs import colored
 from rankr_sync.pacing import RESERVES
 from rankr_sync.store.look import Quota, State, StreamStatus
 from rankr_sync.streams import STREAMS, Timeline
@@ -72,22 +75,58 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}".removesuffix(".0") + " %" if share < 0.1 else f"{100 * share:,.0f} %"
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """A table on standard output; plain text with aligned columns when that is not a terminal."""
+def _styles() -> tuple[str, str, str]:
+    """What makes words strong, what makes them faint, and what ends both; nothing where that is not wanted."""
+    return ("\033[1m", "\033[2m", "\033[0m") if colored(sys.stdout) else ("", "", "")
+
+
+def _room() -> int | None:
+    """Columns of the terminal that standard output is; None where it is none and lines may be of any length."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def folded(words: str) -> None:
+    """Print a line, folded between words where the terminal is narrower."""
+    room = _room()
+    if room is not None:
+        words = textwrap.fill(words, room, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+    print(words)
+
+
+def fitting(widths: Sequence[int], expendable: Sequence[int], room: int | None) -> list[int]:
+    """The columns to show: all, or without the first of `expendable` until two spaces between the rest fit `room`."""
+    shown, droppable = list(range(len(widths))), list(expendable)
+    while room is not None and droppable and sum(widths[i] + 2 for i in shown) - 2 > room:
+        shown.remove(droppable.pop(0))
+    return shown
+
+
+def table(
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Sequence[int] = (),
+    expendable: Sequence[int] = (),
+) -> None:
+    """A table on standard output; plain text with aligned columns when that is not a terminal.
+
+    `right`: columns aligned to the right. `expendable`: columns that a narrow terminal does without, the least
+    important first; which were left out is said below.
+    """
     widths = [max([len(header[i]), *(len(row[i]) for row in rows)]) for i in range(len(header))]
+    shown = fitting(widths, expendable, _room())
 
     def line(cells: Sequence[str]) -> str:
-        return "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ).rstrip()
+        return "  ".join(cells[i].rjust(widths[i]) if i in right else cells[i].ljust(widths[i]) for i in shown).rstrip()
 
-    strong, faint, end = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
+    strong, faint, end = _styles()
     if title:
         print(f"{strong}{title}{end}")
     print(f"{faint}{line(header)}{end}")
     for row in rows:
         print(line(row))
+    if left_out := [header[i] for i in range(len(header)) if i not in shown]:
+        print(f"{faint}a wider terminal shows: {', '.join(left_out)}{end}")
 
 
 _PHASES = {"walking": "copying", "complete": "complete", "broken": "broke off"}
@@ -111,18 +150,18 @@ def status(state: State, now: datetime) -> None:
             for one in mine
         ]
         header = ("stream", "rows", "deleted", "rejects", "full pass", "last success", "watermark (UTC)", "due next")
-        table(f"location {location_id}", header, rows, right=(1, 2, 3))
+        table(f"location {location_id}", header, rows, right=(1, 2, 3), expendable=(6, 2, 4, 5))
         for quota in state.quotas:
             if quota.location_id == location_id:
-                print(f"quota: {_quota(quota, now)}")
+                folded(f"quota: {_quota(quota, now)}")
                 if words := _waiting(quota, now):
-                    print(f"quota is short: {words}")
+                    folded(f"quota is short: {words}")
         for one in mine:
             if one.last_error and (one.last_success_at is None or (one.last_error_at or now) > one.last_success_at):
-                print(f"last error of {one.stream}, {age(one.last_error_at, now)}: {one.last_error}")
+                folded(f"last error of {one.stream}, {age(one.last_error_at, now)}: {one.last_error}")
         _freshness([one for one in mine if one.freshness is not None])
         if held := state.held.get(location_id):
-            print(f"held: {held['suspects']:,} of {held['of']:,} contacts seem to be gone, too many to remove unasked")
+            folded(f"held: {held['suspects']:,} of {held['of']:,} contacts seem to be gone, too many to remove unasked")
             if held["confirmed_at"]:
                 print(
                     f"  confirmed {age(datetime.fromisoformat(held['confirmed_at']), now)}: the next pass looks at each"
@@ -147,10 +186,10 @@ def _freshness(known: Sequence[StreamStatus]) -> None:
             (one.stream, f"{fresh.contacts:,}" if fresh.contacts else "-", *looks, f"{fresh.changes:,}", *waits)
         )
     header = ("", "visited", "last look p50", "p95", "oldest", "dated changes", "delay p50", "p95")
-    table("freshness (delays of the last 7 days)", header, rows, right=range(1, len(header)))
+    table("freshness (delays of the last 7 days)", header, rows, right=range(1, len(header)), expendable=(5, 1, 3, 6))
     for one in known:
         if one.freshness is not None and one.freshness.audit is not None:
-            print(f"audit of {one.stream}: {one.freshness.audit} ({one.freshness.audited_rows:,} rows read again)")
+            folded(f"audit of {one.stream}: {one.freshness.audit} ({one.freshness.audited_rows:,} rows read again)")
 
 
 def _due(one: StreamStatus, now: datetime) -> str:
@@ -182,7 +221,7 @@ def _waiting(quota: Quota, now: datetime) -> str | None:
 
 def contact(view: dict[str, Any], now: datetime) -> None:
     """One contact with everything that belongs to it."""
-    strong, faint, end = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
+    strong, faint, end = _styles()
     fields = dict(view["contact"])
     name = fields.pop("name") or "(no name)"
     gone = f"  (deleted at the source, noticed {age(fields['deleted_at'], now)})" if fields["deleted_at"] else ""

@@ -9,7 +9,7 @@ from rankr_sync import daily
 from rankr_sync import summary as pure
 from rankr_sync.app import location_id_of, open_store
 from rankr_sync.cli import common, show
-from rankr_sync.cli.common import ConfigOption, DebugOption, LocationOption
+from rankr_sync.cli.common import ConfigOption, DebugOption, LocationOption, VerboseOption
 from rankr_sync.config import Config
 from rankr_sync.delivery import Undelivered
 from rankr_sync.errors import BadConfiguration, NotFound
@@ -39,6 +39,7 @@ def summary(
     send: Annotated[
         bool, typer.Option("--send", help="Also send it to summary.urls, unless it was sent already.")
     ] = False,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Tell of a day; see SUMMARY_HELP."""

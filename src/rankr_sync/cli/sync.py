@@ -9,7 +9,7 @@ import typer
 
 from rankr_sync.app import App, build, former_rows
 from rankr_sync.cli import common, progress, show
-from rankr_sync.cli.common import ConfigOption, DebugOption, LocationOption
+from rankr_sync.cli.common import ConfigOption, DebugOption, LocationOption, VerboseOption
 from rankr_sync.config import Config, load
 from rankr_sync.errors import BadConfiguration, RankrSyncError
 from rankr_sync.streams import STREAMS
@@ -45,6 +45,7 @@ def backfill(
     confirm_deletions: Annotated[
         bool, typer.Option("--confirm-deletions", help="Let deletions through that the brake holds.")
     ] = False,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Copy everything once; see BACKFILL_HELP."""
@@ -123,6 +124,7 @@ def run(
             "--dry-run", help="Do once what is due, show what would be written and what is due next, write nothing."
         ),
     ] = False,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Keep the mirror fresh, for ever; see RUN_HELP."""

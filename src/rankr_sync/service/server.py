@@ -52,7 +52,8 @@ class Listener:
 def listen(http: Http) -> Listener | None:
     """Take the address of the configuration; None where nothing is to be served.
 
-    Raises BadConfiguration where it cannot be had, or would be open to others without a password or token.
+    Raises AddressTaken where it cannot be had, BadConfiguration where it would be open to others without a password
+    or token.
     """
     if http.listen.strip().lower() == OFF:
         return None
@@ -92,9 +93,13 @@ def address_of(listen: str) -> tuple[str, int]:
     return bare, int(port)
 
 
-def _not_ours(listen: str, port: int, error: OSError) -> BadConfiguration:
+class AddressTaken(BadConfiguration):
+    """The address of the configuration cannot be had."""
+
+
+def _not_ours(listen: str, port: int, error: OSError) -> AddressTaken:
     other = port + 1 if 0 < port < 65_535 else 8700
-    return BadConfiguration(
+    return AddressTaken(
         f"http.listen {listen} cannot be used: {error.strerror or error}",
         hint=f"another program may be there: choose another with RANKR_SYNC_HTTP__LISTEN=127.0.0.1:{other}, or off",
     )

@@ -9,17 +9,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
+from rankr_sync.access import LOG_IN
 from rankr_sync.app import former_rows
 from rankr_sync.cli import show
 from rankr_sync.cli.checks.finding import OK, PROBLEM, WARNING, Finding, of_error
 from rankr_sync.config import Config
 from rankr_sync.engine import is_dead
 from rankr_sync.errors import RankrSyncError
+from rankr_sync.oauth import grants
 from rankr_sync.store import SqlStore, look
 from rankr_sync.store.connect import file_of, location_of
 from rankr_sync.store.migrate import check_not_newer, newest_revision
 
-SUBJECT, DISK, LEASE, MAPPING = "database", "disk", "at work", "mapping"
+SUBJECT, DISK, LEASE, MAPPING, LOGIN = "database", "disk", "at work", "mapping", "OAuth login"
 
 LITTLE_ROOM, NO_ROOM = 1_000_000_000, 50_000_000
 """Bytes on the disk of the SQLite file below which `check` warns, and below which a sync would soon stop."""
@@ -64,6 +66,7 @@ def _existing(
             words += f": the next start brings it to {newest}" if revision else ": the first start makes it"
         found = [Finding(OK, SUBJECT, words), *(_disk(file) if file is not None else _size(store))]
         if revision == newest:
+            found += _logins(store, config, now)
             for id_ in location_ids:
                 found += [_lease(store, id_, now), _mapping(former_rows(store, config, id_), id_)]
         return found, revision == newest
@@ -93,6 +96,22 @@ def _size(store: SqlStore) -> Iterator[Finding]:
     with store.reading() as tx:
         size = look.database_size(tx.connection)
     yield Finding(OK, DISK, f"the database takes {show.size(size)}; the server's disk cannot be seen from here")
+
+
+def _logins(store: SqlStore, config: Config, now: datetime) -> Iterator[Finding]:
+    """The OAuth logins that were made here; tokens that are made of an agency's come and go by themselves."""
+    for one in grants.state(store, now):
+        if not one.renews and not one.ended:
+            continue
+        subject = f"{LOGIN} {one.location_id or one.company_id}"
+        missing = [scope for scope in config.oauth.scopes if one.scopes and scope not in one.scopes]
+        if one.ended:
+            yield Finding(WARNING, subject, f"has ended: {one.error or 'it was refused'}", LOG_IN)
+        elif missing:
+            hint = f"add them to the app, then: {LOG_IN}"
+            yield Finding(WARNING, subject, f"without the scopes {', '.join(missing)}", hint)
+        else:
+            yield Finding(OK, subject, f"open, its tokens were got {show.age(one.got_at, now)}")
 
 
 def _lease(store: SqlStore, location_id: str, now: datetime) -> Finding:
