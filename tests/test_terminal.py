@@ -4,21 +4,24 @@ import fcntl
 import os
 import re
 import select
+import socket
+import stat
 import struct
 import subprocess
 import sys
 import termios
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 import pytest
 
-from mirror import LOCATION, backfill, configuration
+from mirror import LOCATION, backfill, configuration, query
 from rankr_sync.cli.show import fitting
 from rankr_sync.config import load
-from rankr_sync.sandbox import DEFAULT_TOKEN, RateLimit, Sandbox, SandboxOptions, running
+from rankr_sync.sandbox import CLIENT_ID, CLIENT_SECRET, DEFAULT_TOKEN, RateLimit, Sandbox, SandboxOptions, running
 from test_interrupted import environment
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -90,7 +93,7 @@ class Terminal:
 def served() -> Iterator[tuple[str, Sandbox]]:
     """A sandbox on a port, for all tests here."""
     limit = RateLimit(1_000_000, 1.0)
-    with running(SandboxOptions(contacts=30, rate_limit=limit)) as pair:
+    with running(SandboxOptions(contacts=30, rate_limit=limit, http_redirects=True)) as pair:
         yield pair
 
 
@@ -133,12 +136,9 @@ def test_status_fits_the_terminal(env: dict[str, str], served: tuple[str, Sandbo
 
     with Terminal(["status"], env | {"NO_COLOR": "1"}, tmp_path, columns=200) as wide:
         assert wide.end() == 0, wide.said
-    command = [sys.executable, "-m", "rankr_sync", "status"]
-    piped = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
-    for said in (wide.said, piped.stdout + piped.stderr):
-        assert "\x1b" not in said
-        assert re.search(r"last success +watermark \(UTC\)", said)
-        assert "a wider terminal" not in said
+    assert "\x1b" not in wide.said
+    assert re.search(r"last success +watermark \(UTC\)", wide.said)
+    assert "a wider terminal" not in wide.said
 
 
 @pytest.mark.process
@@ -158,6 +158,44 @@ def test_init_asks_in_a_terminal(env: dict[str, str], tmp_path: Path) -> None:
     assert "rankr-sync check" in init.said
     config = load(tmp_path / "config.toml", environ={})
     assert [one.id for one in config.locations] == [LOCATION]
+
+
+@pytest.mark.process
+def test_init_logs_in_by_oauth(env: dict[str, str], tmp_path: Path, database_url: str) -> None:
+    """A person types what the app is and chooses a location; what is written mirrors it, and holds no secret."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        redirect = f"http://127.0.0.1:{free.getsockname()[1]}/callback"
+    kept = {key: env[key] for key in env if key not in ("RANKR_SYNC_API__TOKEN", "RANKR_SYNC_LOCATIONS")}
+    base_url = env["RANKR_SYNC_API__BASE_URL"]
+    page = {"RANKR_SYNC_OAUTH__AUTHORIZE_URL": f"{base_url}/v2/oauth/chooselocation", "BROWSER": "true"}
+    answers = {
+        "marketplace: ": CLIENT_ID,
+        "Redirect URL of the app: ": redirect,
+        "Client secret of the app (not shown): ": CLIENT_SECRET,
+    }
+    with Terminal(["init", "--oauth", "--database", database_url], kept | page, tmp_path) as init:
+        for question, answer in answers.items():
+            init.wait_for(question)
+            init.type(f"{answer}\n")
+        init.wait_for("&state=")
+        init.wait_for("\r\n")
+        [url] = re.findall(rf"{base_url}/v2\S+", init.said)
+        with urllib.request.urlopen(f"{url}&choice={LOCATION}") as thanks:
+            assert b"Thank you" in thanks.read()
+        assert init.end() == 0, init.said
+    assert "30 contacts" in init.said
+    config = load(tmp_path / "config.toml", environ={})
+    assert (config.locations, config.oauth.client_id) == ((), CLIENT_ID)
+    written = [tmp_path / name for name in ("config.toml", "highlevel_client_secret", "oauth_key")]
+    assert [stat.S_IMODE(file.stat().st_mode) for file in written] == [0o600] * 3
+    for secret in (CLIENT_SECRET, written[2].read_text().strip()):
+        assert secret not in init.said + written[0].read_text()
+    bare = {key: value for key, value in env.items() if not key.startswith("RANKR_SYNC_")}
+    command = [sys.executable, "-m", "rankr_sync", "backfill", "--stream", "contacts"]
+    done = subprocess.run(command, env=bare, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert query(database_url, "SELECT count(*) AS n FROM contacts") == [{"n": 30}]
 
 
 @pytest.mark.parametrize(
