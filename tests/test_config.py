@@ -322,6 +322,16 @@ def test_a_bad_value_names_its_key(refused: Callable[..., str], toml: str, words
     assert "geheim" not in message
 
 
+@pytest.mark.parametrize(("key", "path"), [("tags", "tags"), ("businesses", "businessId")])
+def test_a_part_needs_what_it_is_told_by(read: Read, refused: Callable[..., str], key: str, path: str) -> None:
+    """Where privacy.drop removes it no contact would be of the part, and all would seem to leave."""
+    part, drop = f'[only]\n{key} = ["a"]\n', f'[privacy]\ndrop = ["ssn", "{path}"]\n'
+    words = refused(part + drop)
+    assert words.startswith(f"only: {key} cannot be told: privacy.drop")
+    assert getattr(read(part).only, key) == ("a",)
+    assert path in read(drop).privacy.drop
+
+
 def test_several_problems_are_told_together(refused: Callable[..., str]) -> None:
     """One run of the command tells everything that is wrong."""
     message = refused('[api]\nattempts = 0\n[log]\nlevel = "loud"\n[schedule]\npol = 1')

@@ -106,13 +106,15 @@ def filled(url: str, contacts: int = 30) -> tuple[Sandbox, Config]:
 # -- copy --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["sqlite to postgresql", "postgresql to sqlite", "sqlite to sqlite"])
+@pytest.mark.parametrize(
+    "way", ["sqlite to postgresql", "postgresql to sqlite", "sqlite to sqlite", "postgresql to postgresql"]
+)
 def test_a_copy_holds_everything_and_goes_on_without_fetching_again(
     typed: Typed, request: pytest.FixtureRequest, other_url: str, way: str
 ) -> None:
     """Every row of every table comes along, views are made, numbers go on, and the daemon asks only what is new."""
     source = request.getfixturevalue("postgres_url" if way.startswith("postgresql") else "sqlite_url")
-    target = request.getfixturevalue("postgres_url") if way.endswith("postgresql") else other_url
+    target = request.getfixturevalue("bare_postgres_url") if way.endswith("postgresql") else other_url
     sandbox, _ = filled(source)
     before = content(source)
 

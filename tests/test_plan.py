@@ -270,6 +270,12 @@ def test_a_location_that_is_not_copied_yet_does_not_hide_the_others(copied: Cli)
     assert len(copied("plan", "--location", LOCATION, "--json").json["locations"]) == 1
 
 
+def test_locations_that_oauth_found_are_planned(copied: Cli) -> None:
+    """Where none is configured, those of the store."""
+    found = copied("plan", "--json", LOCATIONS="", OAUTH__CLIENT_ID="client")
+    assert [one["id"] for one in found.json["locations"]] == [LOCATION]
+
+
 def test_a_plan_for_people(copied: Cli) -> None:
     """One row for each stream and way, the sum, and its share of the quota."""
     result = copied("plan")

@@ -15,7 +15,16 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from rankr_sync.errors import BadConfiguration
@@ -291,6 +300,15 @@ class Config(BaseSettings):
     def _distinct(cls, value: tuple[Location, ...]) -> tuple[Location, ...]:
         if len({location.id for location in value}) < len(value):
             raise ValueError("the same location is listed twice")
+        return value
+
+    @field_validator("only")
+    @classmethod
+    def _can_be_seen(cls, value: Only, info: ValidationInfo) -> Only:
+        dropped = info.data["privacy"].drop if "privacy" in info.data else ()
+        for key, path in (("tags", "tags"), ("businesses", "businessId")):
+            if getattr(value, key) and path in dropped:
+                raise ValueError(f"{key} cannot be told: privacy.drop removes {path!r} from every contact")
         return value
 
     @field_validator("mapping")

@@ -28,6 +28,7 @@ from rankr_sync.freshness import (
 )
 from rankr_sync.pacing import DOCUMENTED_DAILY_LIMIT
 from rankr_sync.store import Transaction, look
+from rankr_sync.store.upkeep import stored_locations
 from rankr_sync.streams import OWNER, STREAMS
 from rankr_sync.visits import Bounds, Trust
 
@@ -135,11 +136,11 @@ def plan(
     longest = settings.visits.max_age if max_age is None else _duration(max_age)
     part = settings.visits.share / 100 if share is None else _share(share)
     wish = Wish(contacts, Bounds(settings.visits.min_age, longest), part)
+    store = open_store(settings)
     if contacts is not None and location is None and not settings.locations:
         ids = [ANY]
     else:
-        ids = [one.id for one in chosen_locations(settings, location)]
-    store = open_store(settings)
+        ids = [one.id for one in chosen_locations(settings, location)] or stored_locations(store)
     with store.reading() as tx:
         plans = {id_: plan_of(tx, settings, id_, wish, now) for id_ in ids}
     store.close()
