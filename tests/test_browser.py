@@ -29,8 +29,11 @@ ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
     *("--disable-component-update", "--disable-sync"),
 ]
-LOOKS = {"phone, light": ("light", 390, 844), "desktop, dark": ("dark", 1280, 900)}
-"""Each scheme and each width once: colours do not depend on the width, nor what fits on the scheme."""
+LOOKS = {
+    f"{place}, {scheme}": (scheme, width, height)
+    for place, width, height in (("phone", 390, 844), ("desktop", 1280, 900))
+    for scheme in ("light", "dark")
+}
 
 
 @contextlib.contextmanager
