@@ -23,8 +23,9 @@ from rankr_sync import daemon
 from rankr_sync.app import App
 from rankr_sync.config import Http
 from rankr_sync.errors import BadConfiguration, TokenRefused
+from rankr_sync.readiness import Bound, Seen, judge
 from rankr_sync.sandbox import RateLimit
-from rankr_sync.service.health import LONGEST_BEAT, Bound, Seen, judge
+from rankr_sync.service.health import LONGEST_BEAT
 from rankr_sync.service.metrics import Metrics
 from rankr_sync.service.probe import is_alive, listen_of
 from rankr_sync.service.server import listen

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import html
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,12 +18,13 @@ from starlette.middleware import Middleware
 from mirror import LOCATION, account, calls, configuration, connected, rows
 from rankr_sync import schema
 from rankr_sync.app import App
-from rankr_sync.config import Schedule
 from rankr_sync.daemon import jobs
 from rankr_sync.engine.sweep import held_key
 from rankr_sync.errors import AskOwner
+from rankr_sync.readiness import Problem
 from rankr_sync.reading import Reading
 from rankr_sync.sandbox import Sandbox
+from rankr_sync.service.health import Health, Pulse
 from rankr_sync.status_page import contact as shown
 from rankr_sync.status_page import overview, words
 from rankr_sync.status_page.pulls import Pulls
@@ -85,6 +86,7 @@ async def opened(database_url: str, contacts: int = 30) -> AsyncIterator[Page]:
             await job.ring()
         served = Starlette(routes=routes(), middleware=[Middleware(_SignedIn)])
         served.state.app, served.state.reading = app, Reading(app.store)
+        served.state.health = Health(app, served.state.reading, Pulse())
         transport = httpx.ASGITransport(served)
         async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
             yield Page(sandbox, app, client)
@@ -309,11 +311,17 @@ def stream(**changes: Any) -> StreamStatus:
     return StreamStatus(**(well | changes))
 
 
-def said(streams: list[StreamStatus], *stopped: AskOwner, quota: Quota | None = None, held: Any = None) -> list[str]:
+def said(
+    streams: list[StreamStatus],
+    *stopped: AskOwner,
+    quota: Quota | None = None,
+    held: Any = None,
+    problems: Sequence[Problem] = (),
+) -> list[str]:
     """The sentences, each with its level, the headline first."""
     state = State(streams, [quota] if quota else [], {"a": held} if held else {})
     found = overview.matters(
-        {"a": "Main"}, state, {("a", str(n)): error for n, error in enumerate(stopped)}, Schedule().poll, NOW
+        {"a": "Main"}, state, {("a", str(n)): error for n, error in enumerate(stopped)}, problems, NOW
     )
     return [f"{one.level}: {one.text}" for one in (overview.headline(found), *found)]
 
@@ -327,8 +335,9 @@ def test_the_sentence_at_the_top() -> None:
     assert said([stream()], refused, refused)[0] == "bad: Main: the token is refused."
     late = stream(last_success_at=NOW - timedelta(hours=2), last_error="no answer", last_error_at=NOW)
     assert said([late])[0] == "attention: Main: contacts failed 0 s ago: no answer."
-    quiet = stream(last_success_at=NOW - timedelta(hours=2))
-    assert said([quiet])[0] == "attention: Main: contacts were last copied 2 h ago."
+    problems = [Problem(where, "contacts", "late", 7200, 600) for where in ("a", "elsewhere")]
+    assert said([stream()], problems=problems)[0] == "attention: Main: nothing of contacts was read for 2 h."
+    assert said([stream()], problems=problems[1:])[0] == "well: All is well."
     spent = Quota("a", "2026-09-01", 9, 0, 1000, 5, NOW + timedelta(hours=3))
     assert said([stream()], quota=spent)[0].startswith(
         "bad: Main: the day's quota is spent, all work waits until 15:00"

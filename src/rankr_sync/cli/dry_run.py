@@ -8,6 +8,7 @@ from rankr_sync.app import App
 from rankr_sync.cli import show
 from rankr_sync.daemon import Schedule
 from rankr_sync.model import Tally
+from rankr_sync.spans import ago
 from rankr_sync.store import look
 from rankr_sync.store.scratch import ScratchStore, Written
 from rankr_sync.streams import STREAMS
@@ -41,13 +42,13 @@ async def outcomes(app: App, now: datetime, *, daemon: bool = False) -> list[Out
 
 async def _due(app: App, id_: str, now: datetime) -> list[tuple[str, str]]:
     sync = app.locations[id_]
-    rows = [(name, show.age(at, now)) for name, at in (await Schedule(app, sync).next_times()).items()]
+    rows = [(name, ago(at, now)) for name, at in (await Schedule(app, sync).next_times()).items()]
     with app.store.reading() as tx:
         states = {one.stream: one for one in look.stream_statuses(tx.connection, now) if one.location_id == id_}
     for name in sync.context.visited_streams():
         words, one = "by turns", states.get(name)
         if one is not None and one.next_due_at is not None:
-            soonest = f"{one.due_now:,} now" if one.due_now else show.age(one.next_due_at, now)
+            soonest = f"{one.due_now:,} now" if one.due_now else ago(one.next_due_at, now)
             words += f"; contacts that a signal announced: {soonest}"
         rows.append((f"{name} visits", words))
     return rows

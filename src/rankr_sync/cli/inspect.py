@@ -14,7 +14,9 @@ from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, Locatio
 from rankr_sync.config import Config
 from rankr_sync.engine import SPARE_REQUESTS
 from rankr_sync.errors import NotFound
+from rankr_sync.spans import ago
 from rankr_sync.store import SqlStore, look
+from rankr_sync.store.contacts import find_contacts
 from rankr_sync.store.upkeep import retry_rejects
 
 STATUS_HELP = (
@@ -132,7 +134,7 @@ def contact(
 
 def _find(store: SqlStore, wanted: str, location: str | None) -> list[dict[str, Any]]:
     with store.reading() as tx:
-        return look.find_contacts(tx.connection, wanted, location)
+        return find_contacts(tx.connection, wanted, location)
 
 
 async def _refresh(
@@ -168,7 +170,7 @@ def list_rejects(
         show.as_json(found)
     elif found:
         rows = [
-            (str(r["id"]), r["stream"], r["external_id"] or "-", show.age(r["last_seen_at"], now), r["reason"])
+            (str(r["id"]), r["stream"], r["external_id"] or "-", ago(r["last_seen_at"], now), r["reason"])
             for r in found
         ]
         show.table("", ("id", "stream", "record", "last seen", "reason"), rows, right=(0,))

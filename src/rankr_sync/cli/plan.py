@@ -27,6 +27,7 @@ from rankr_sync.freshness import (
     walks,
 )
 from rankr_sync.pacing import DOCUMENTED_DAILY_LIMIT
+from rankr_sync.spans import span
 from rankr_sync.store import Transaction, look
 from rankr_sync.store.upkeep import stored_locations
 from rankr_sync.streams import OWNER, STREAMS
@@ -262,8 +263,8 @@ def _show(one: LocationPlan) -> None:
             f"{row.contacts:,}",
             "-" if row.changes_a_day is None else _rounded(row.changes_a_day),
             f"{row.requests_a_day:,.0f}",
-            show.span(row.delay_mean_seconds),
-            show.span(row.delay_p95_seconds),
+            span(row.delay_mean_seconds),
+            span(row.delay_p95_seconds),
         )
         for row in one.rows
     ]
@@ -280,9 +281,9 @@ def _show(one: LocationPlan) -> None:
 def _pace(row: Row) -> str:
     if math.isinf(row.every_seconds):
         return ""
-    if row.how != "visits" or show.span(row.every_seconds) == show.span(row.longest_seconds):
-        return f"every {show.span(row.every_seconds)}"
-    return f"every {show.span(row.every_seconds)} to {show.span(row.longest_seconds)}"
+    if row.how != "visits" or span(row.every_seconds) == span(row.longest_seconds):
+        return f"every {span(row.every_seconds)}"
+    return f"every {span(row.every_seconds)} to {span(row.longest_seconds)}"
 
 
 def _rounded(count: float) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rankr_sync.cli.show import duration
 from rankr_sync.engine import Progress
+from rankr_sync.spans import lasting
 from rankr_sync.streams import STREAMS
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _logged() -> tuple[Callable[[Progress], None], Callable[["App"], None]]:
             requests=progress.requests,
             of=estimate.expected(progress),
             quota_left=estimate.quota_left(),
-            time_left=duration(left) if left is not None else None,
+            time_left=lasting(left) if left is not None else None,
         )
 
     return show, apps.append
@@ -108,7 +108,7 @@ def _live() -> Iterator[tuple[Callable[[Progress], None], Callable[["App"], None
             if quota is not None:
                 words.append(f"quota {quota:,}")
             if left is not None:
-                words.append(f"{duration(left)} left")
+                words.append(f"{lasting(left)} left")
             live.update(
                 bars[id_], completed=progress.requests, total=estimate.expected(progress), words="  ".join(words)
             )

@@ -21,6 +21,7 @@ from rankr_sync.config import Api, Config, Database, Location
 from rankr_sync.errors import BadConfiguration, StoreUnavailable
 from rankr_sync.store import SqlStore, look
 from rankr_sync.store.connect import location_of
+from rankr_sync.store.contacts import find_contacts
 from rankr_sync.streams import STREAMS
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def demo(
         show.status(look.state(tx.connection, now), now)
         richest = _richest(store)
         print(f"And `rankr-sync contact {richest}`:\n")
-        show.contact(look.unified_view(tx.connection, look.find_contacts(tx.connection, richest)[0]), now)
+        show.contact(look.unified_view(tx.connection, find_contacts(tx.connection, richest)[0]), now)
     store.close()
     print(f"\nLook around yourself:  RANKR_SYNC_DATABASE__URL={store.place} rankr-sync status")
 
@@ -100,7 +101,7 @@ def _richest(store: SqlStore) -> str:
     )
     with store.reading() as tx:
         ids = [str(id_) for id_ in tx.connection.execute(text(query)).scalars()]
-        contacts = [look.find_contacts(tx.connection, id_)[0] for id_ in ids]
+        contacts = [find_contacts(tx.connection, id_)[0] for id_ in ids]
         if not contacts:
             return str(tx.connection.execute(text("SELECT min(id) FROM contacts")).scalar())
         return str(

@@ -1,7 +1,6 @@
 """How things look in a terminal: tables, ages, one contact. Nothing here reads the store."""
 
 import json
-import math
 import shutil
 import sys
 import textwrap
@@ -11,6 +10,7 @@ from typing import Any
 
 from rankr_sync.logs import colored
 from rankr_sync.pacing import RESERVES
+from rankr_sync.spans import ago, span
 from rankr_sync.store.look import Quota, State, StreamStatus
 from rankr_sync.streams import STREAMS, Timeline
 
@@ -25,34 +25,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (datetime, date)):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-def age(then: datetime | None, now: datetime) -> str:
-    """`3 min ago`, `in 2 h`, `never`."""
-    if then is None:
-        return "never"
-    seconds = (now - then).total_seconds()
-    words = duration(abs(seconds))
-    return f"{words} ago" if seconds >= 0 else f"in {words}"
-
-
-def duration(seconds: float) -> str:
-    """The largest sensible unit."""
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size or (unit == "min" and seconds >= 90):
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def span(seconds: float) -> str:
-    """The largest sensible unit, with a decimal where that is less than ten; `never` where there is no end."""
-    if math.isinf(seconds):
-        return "never"
-    for size, unit in ((2 * 86_400, "d"), (5400, "h"), (90, "min")):
-        if seconds >= size:
-            value = seconds / {"d": 86_400, "h": 3600, "min": 60}[unit]
-            return f"{value:.1f}".removesuffix(".0") + f" {unit}" if value < 10 else f"{value:,.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def former(rows: Mapping[str, int]) -> str:
@@ -143,7 +115,7 @@ def status(state: State, now: datetime) -> None:
                 f"{one.deleted:,}",
                 f"{one.rejects:,}",
                 _PHASES.get(one.phase or "", "-"),
-                age(one.last_success_at, now),
+                ago(one.last_success_at, now),
                 one.watermark.strftime("%Y-%m-%d %H:%M:%S") if one.watermark else "-",
                 _due(one, now),
             )
@@ -158,13 +130,13 @@ def status(state: State, now: datetime) -> None:
                     folded(f"quota is short: {words}")
         for one in mine:
             if one.last_error and (one.last_success_at is None or (one.last_error_at or now) > one.last_success_at):
-                folded(f"last error of {one.stream}, {age(one.last_error_at, now)}: {one.last_error}")
+                folded(f"last error of {one.stream}, {ago(one.last_error_at, now)}: {one.last_error}")
         _freshness([one for one in mine if one.freshness is not None])
         if held := state.held.get(location_id):
             folded(f"held: {held['suspects']:,} of {held['of']:,} contacts seem to be gone, too many to remove unasked")
             if held["confirmed_at"]:
                 print(
-                    f"  confirmed {age(datetime.fromisoformat(held['confirmed_at']), now)}: the next pass looks at each"
+                    f"  confirmed {ago(datetime.fromisoformat(held['confirmed_at']), now)}: the next pass looks at each"
                 )
             else:
                 print(f"  -> rankr-sync backfill --location {location_id} --confirm-deletions")
@@ -195,7 +167,7 @@ def _freshness(known: Sequence[StreamStatus]) -> None:
 def _due(one: StreamStatus, now: datetime) -> str:
     if one.next_due_at is None:
         return "by turns" if one.freshness is not None and one.freshness.contacts else "with the schedule"
-    return f"{one.due_now:,} contacts now" if one.due_now else age(one.next_due_at, now)
+    return f"{one.due_now:,} contacts now" if one.due_now else ago(one.next_due_at, now)
 
 
 def _quota(quota: Quota, now: datetime) -> str:
@@ -204,7 +176,7 @@ def _quota(quota: Quota, now: datetime) -> str:
         of = f" of {quota.daily_limit:,}" if quota.daily_limit else ""
         words += f", {quota.daily_remaining:,}{of} left"
     if quota.daily_reset_at is not None:
-        words += f", resets {age(quota.daily_reset_at, now)}"
+        words += f", resets {ago(quota.daily_reset_at, now)}"
     return words + f", throttled {quota.throttled:,} times"
 
 
@@ -224,7 +196,7 @@ def contact(view: dict[str, Any], now: datetime) -> None:
     strong, faint, end = _styles()
     fields = dict(view["contact"])
     name = fields.pop("name") or "(no name)"
-    gone = f"  (deleted at the source, noticed {age(fields['deleted_at'], now)})" if fields["deleted_at"] else ""
+    gone = f"  (deleted at the source, noticed {ago(fields['deleted_at'], now)})" if fields["deleted_at"] else ""
     print(f"{strong}{name}{end}{gone}")
     extra = fields.pop("extra") or {}
     if view.get("gone_because"):
@@ -238,7 +210,7 @@ def contact(view: dict[str, Any], now: datetime) -> None:
         print(f"  {faint}{'field':<16}{end}{field['name'] or field['field_id']}: {_value(field['value'])}")
     for name, timeline in _TIMELINES.items():
         items, looked_at = view.get(name, []), view["last_looked_at"].get(name)
-        looked = f"  {faint}looked at {age(looked_at, now)}{end}" if looked_at else ""
+        looked = f"  {faint}looked at {ago(looked_at, now)}{end}" if looked_at else ""
         print(f"{strong}{name} ({len(items)}){end}{looked}")
         for item in items:
             print("  " + _child(timeline, item))

@@ -13,6 +13,7 @@ from rankr_sync.cli.common import ConfigOption, DebugOption, LocationOption, Ver
 from rankr_sync.config import Config
 from rankr_sync.delivery import Undelivered
 from rankr_sync.errors import BadConfiguration, NotFound
+from rankr_sync.spans import ago
 from rankr_sync.store import SqlStore, summaries
 from rankr_sync.store.upkeep import stored_locations
 
@@ -94,7 +95,7 @@ def _send(store: SqlStore, config: Config, found: list[pure.Summary]) -> list[Un
     for one in found:
         row = _row(store, one)
         if row is not None and row["delivered_at"] is not None:
-            typer.echo(f"{one.location_id}: sent {show.age(row['delivered_at'], datetime.now(UTC))}", err=True)
+            typer.echo(f"{one.location_id}: sent {ago(row['delivered_at'], datetime.now(UTC))}", err=True)
     return failed
 
 

@@ -25,8 +25,9 @@ from rankr_sync import __version__
 from rankr_sync.app import App
 from rankr_sync.errors import StoreUnavailable
 from rankr_sync.model import Tally
+from rankr_sync.readiness import Bound, Pair, Readiness, bounds
 from rankr_sync.reading import Reading
-from rankr_sync.service.health import Bound, Health, Pair, Readiness, bounds
+from rankr_sync.service.health import Health
 from rankr_sync.store import look
 
 REQUEST_SECONDS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0, 60.0)

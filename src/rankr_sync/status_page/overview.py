@@ -7,7 +7,9 @@ from itertools import pairwise
 
 from rankr_sync.errors import AskOwner
 from rankr_sync.pacing import RESERVES, RateLimit
-from rankr_sync.status_page.words import ago, clock, lasting, many
+from rankr_sync.readiness import Problem
+from rankr_sync.spans import ago, lasting
+from rankr_sync.status_page.words import clock, many
 from rankr_sync.store.look import Quota, State, StreamStatus
 from rankr_sync.streams import OWNER
 
@@ -22,8 +24,6 @@ AGES = {
     "7 d": timedelta(7),
 }
 """The bounds of the histogram's classes."""
-
-_LATE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,13 @@ def matters(
     names: Mapping[str, str],
     state: State,
     stopped: Mapping[tuple[str, str], AskOwner],
-    poll: timedelta,
+    problems: Sequence[Problem],
     now: datetime,
 ) -> list[Matter]:
     """Everything that is not as it should be, the worst first.
 
     `names`: locations to mirror, id to name. `stopped`: location and kind of work that waits for its owner.
+    `problems`: what `/readyz` says.
     """
     found: list[Matter] = []
     for location_id, name in names.items():
@@ -55,7 +56,7 @@ def matters(
         held = state.held.get(location_id)
         found += _told(name, own) + waits + _held(name, held)
         if not own and not waits and not held:
-            found += _late(name, mine, poll, now)
+            found += _late(name, mine, [one for one in problems if one.location == location_id], now)
         if not any(one.last_success_at for one in mine) and not own:
             found.append(Matter(NOTE, f"{name}: the first copy is under way or has yet to begin."))
     if rejects := sum(one.rejects for one in state.streams):
@@ -110,17 +111,16 @@ def _held(name: str, held: Mapping[str, object] | None) -> list[Matter]:
     return [Matter(BAD, text, "Look whether they were deleted on purpose, then confirm.", "#held")]
 
 
-def _late(name: str, streams: Sequence[StreamStatus], poll: timedelta, now: datetime) -> list[Matter]:
+def _late(name: str, streams: Sequence[StreamStatus], problems: Sequence[Problem], now: datetime) -> list[Matter]:
+    quiet = {one.stream: one.seconds for one in problems if one.seconds is not None}
     found = []
     for one in streams:
         if one.last_error_at is not None and (one.last_success_at is None or one.last_error_at > one.last_success_at):
             said = f"{name}: {one.stream} failed {ago(one.last_error_at, now)}: {one.last_error}."
             found.append(Matter(ATTENTION, said, "It is tried again by itself."))
-        elif one.stream == OWNER.name and one.last_success_at is not None and one.phase == "complete":
-            late = now - one.last_success_at
-            if late > max(_LATE, 10 * poll):
-                said = f"{name}: contacts were last copied {ago(one.last_success_at, now)}."
-                found.append(Matter(ATTENTION, said, "Type: rankr-sync check"))
+        elif seconds := quiet.get(one.stream):
+            said = f"{name}: nothing of {one.stream} was read for {lasting(seconds)}."
+            found.append(Matter(ATTENTION, said, "Type: rankr-sync check"))
     return found
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from rankr_sync import __version__
+from rankr_sync import __version__, spans
 from rankr_sync.status_page import words
 
 HERE = Path(__file__).parent
@@ -52,13 +52,13 @@ def _environment() -> Environment:
     made.filters |= {
         "address": address,
         "clock": words.clock,
-        "lasting": words.lasting,
+        "lasting": spans.lasting,
         "moment": words.moment,
         "note_html": note_html,
         "stamp": words.stamp,
         "value": words.value,
     }
-    made.globals |= {"ago": words.ago, "many": words.many, "version": __version__}
+    made.globals |= {"ago": spans.ago, "many": words.many, "version": __version__}
     return made
 
 

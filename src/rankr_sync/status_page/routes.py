@@ -5,6 +5,7 @@ What a request carries by the time it gets here; `service.access` has checked it
 - `request.app.state.app`: the `App`: configuration, store, engines (`app.locations[id].refresh(contact_id)`).
 - `request.app.state.reading`: the `Reading`: `await reading.now(look)` for what must be of this moment, and
   `await reading.lately(key, look)` for figures that may be some seconds old; `look` takes a connection (`store.look`).
+- `request.app.state.health`: `await health.readiness()` tells what `/readyz` tells.
 - `request.state.csrf`: goes into each form that changes something, as the hidden field `csrf`; a script sends it as the
   header `X-CSRF-Token`. Forms are `application/x-www-form-urlencoded`, at most 64 KiB.
 - `request.state.signed_in`: whether a password is set and the visitor has given it: offer a form that posts to
@@ -123,7 +124,8 @@ async def overview(request: Request) -> Response:
     streams = await reading.lately("streams", lambda connection: look.stream_statuses(connection, now))
     state = look.State(streams, read.quotas, read.held)
     names = _names(app, read.names)
-    found = sums.matters(names, state, app.stopped, app.config.schedule.poll, now)
+    readiness = await request.app.state.health.readiness()
+    found = sums.matters(names, state, app.stopped, readiness.problems, now)
     return render(
         request,
         "status.html",

@@ -6,24 +6,6 @@ from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
-
-
-def ago(then: datetime | None, now: datetime) -> str:
-    """`12 s ago`, `in 2 h`, `never`."""
-    if then is None:
-        return "never"
-    seconds = (now - then).total_seconds()
-    return f"{lasting(abs(seconds))} ago" if seconds >= 0 else f"in {lasting(-seconds)}"
-
-
-def lasting(seconds: float) -> str:
-    """A time in its largest sensible unit: `90 s`, `3 min`, `26 h`, `4 d`."""
-    for size, unit in _UNITS:
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
 
 def clock(moment: datetime, zone: str = "UTC") -> str:
     """`14:30 UTC`."""

@@ -38,6 +38,9 @@ _LAST = "\U0010ffff"
 
 MOST_COUNTED = 10_000
 
+LONG = 7
+"""Digits from which on they may be the end of a phone number."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -79,6 +82,28 @@ def list_contacts(
         if len(found) >= limit:
             break
     return found
+
+
+def find_contacts(connection: Connection, wanted: str, location_id: str | None = None) -> list[Row]:
+    """Whole rows, up to 20, by what names one: an id, an e-mail address (any case) or a phone number.
+
+    A phone number may have any punctuation, and be written as in its own country. Of these ways the first that finds
+    any counts.
+    """
+    digits = _digits(wanted)
+    ways = [_TABLE.c.id == wanted]
+    if "@" in wanted:
+        ways.append(func.lower(_TABLE.c.email) == wanted.strip().lower())
+    elif len(digits) >= LONG:
+        ways += [_TABLE.c.phone.in_([wanted, f"+{digits}"]), _ends_in(digits.lstrip("0"))]
+    for way in ways:
+        query = select(_TABLE).where(way)
+        if location_id is not None:
+            query = query.where(_TABLE.c.location_id == location_id)
+        rows = [dict(row) for row in connection.execute(query.limit(20)).mappings()]
+        if rows:
+            return rows
+    return []
 
 
 def count_contacts(connection: Connection, location_id: str, wanted: Wanted, most: int = MOST_COUNTED) -> int:
@@ -125,13 +150,17 @@ def _ways(connection: Connection, words: str) -> list[_Way]:
     if not words:
         return [_Way(label, true())]
     ways = [_Way(_TABLE.c.id, _TABLE.c.id == words)]
-    digits = "".join(character for character in words if character.isdigit() and character.isascii())
+    digits = _digits(words)
     if len(digits) >= 3 and not any(character.isalpha() for character in words):
         ways.append(_begins(phone, f"+{digits}"))
-        if len(digits) >= 7:
+        if len(digits) >= LONG:
             ways.append(_Way(phone, _ends_in(digits.lstrip("0"))))
     keys = [address] if "@" in words else [label, family, address]
     return ways + [_begins(key, form) for key in keys for form in _small(words)]
+
+
+def _digits(words: str) -> str:
+    return "".join(character for character in words if character.isdigit() and character.isascii())
 
 
 def _begins(key: ColumnElement[str], prefix: str) -> _Way:

@@ -292,25 +292,6 @@ def contact_row(connection: Connection, location_id: str, contact_id: str) -> Ro
     return dict(row) if row else None
 
 
-def find_contacts(connection: Connection, wanted: str, location_id: str | None = None) -> list[Row]:
-    """Contacts by id, e-mail address (any case) or phone number (any punctuation)."""
-    table = schema.contacts
-    digits = "".join(character for character in wanted if character.isdigit())
-    ways = [table.c.id == wanted]
-    if "@" in wanted:
-        ways.append(func.lower(table.c.email) == wanted.strip().lower())
-    elif len(digits) >= 7:
-        ways.append(table.c.phone.in_([wanted, f"+{digits}", f"+1{digits}"]))
-    for way in ways:
-        query = select(table).where(way)
-        if location_id is not None:
-            query = query.where(table.c.location_id == location_id)
-        rows = [dict(row) for row in connection.execute(query.limit(20)).mappings()]
-        if rows:
-            return rows
-    return []
-
-
 def record(connection: Connection, stream: Stream, location_id: str, id_: str) -> Row | None:
     """One record, for people: without its payload."""
     columns = [column for column in stream.table.columns if column.name not in ("raw", "digest")]

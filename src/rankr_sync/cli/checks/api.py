@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from rankr_sync.cli import show
 from rankr_sync.cli.checks.finding import OK, PROBLEM, WARNING, Finding, of_error
 from rankr_sync.config import Config, Location
 from rankr_sync.engine.context import LISTING, URGENT, VISIT
@@ -27,6 +26,7 @@ from rankr_sync.errors import (
 from rankr_sync.highlevel import HighLevel
 from rankr_sync.model import Answer, JsonObject, Request
 from rankr_sync.pacing import RESERVES
+from rankr_sync.spans import lasting
 from rankr_sync.streams import OWNER, STREAMS, Walk, reference
 
 CLOCK_SKEW = 60.0
@@ -185,7 +185,7 @@ def _clock(look: _Look) -> Iterator[Finding]:
     skew = min(skews, key=abs)
     if abs(skew) > CLOCK_SKEW:
         way = "ahead of" if skew > 0 else "behind"
-        words = f"{show.duration(abs(skew))} {way} the API's"
+        words = f"{lasting(abs(skew))} {way} the API's"
         yield Finding(WARNING, "clock", words, "set this machine's clock: timedatectl set-ntp true", look.location_id)
     else:
         yield Finding(OK, "clock", "agrees with the API's", location=look.location_id)
@@ -205,7 +205,7 @@ def _quota(source: HighLevel, *, told: bool) -> Iterator[Finding]:
         return
     resets_in = budget.daily_reset_at - now if budget.daily_reset_at is not None else None
     words = f"{left:,}" + (f" of {limit:,}" if limit else "") + " requests left"
-    words += f", resets in {show.duration(resets_in)}" if resets_in is not None and resets_in > 0 else ""
+    words += f", resets in {lasting(resets_in)}" if resets_in is not None and resets_in > 0 else ""
     if left <= int(RESERVES[LISTING] * (limit or 0)):
         yield Finding(PROBLEM, "day's quota", words, "wait for the reset; who spends it: rankr-sync status", id_, 1)
     elif left <= int(RESERVES[VISIT] * (limit or 0)):

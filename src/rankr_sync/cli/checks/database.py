@@ -17,6 +17,7 @@ from rankr_sync.config import Config
 from rankr_sync.engine import is_dead
 from rankr_sync.errors import RankrSyncError
 from rankr_sync.oauth import grants
+from rankr_sync.spans import ago
 from rankr_sync.store import SqlStore, look
 from rankr_sync.store.connect import file_of, location_of
 from rankr_sync.store.migrate import check_not_newer, newest_revision
@@ -111,7 +112,7 @@ def _logins(store: SqlStore, config: Config, now: datetime) -> Iterator[Finding]
             hint = f"add them to the app, then: {LOG_IN}"
             yield Finding(WARNING, subject, f"without the scopes {', '.join(missing)}", hint)
         else:
-            yield Finding(OK, subject, f"open, its tokens were got {show.age(one.got_at, now)}")
+            yield Finding(OK, subject, f"open, its tokens were got {ago(one.got_at, now)}")
 
 
 def _lease(store: SqlStore, location_id: str, now: datetime) -> Finding:
@@ -119,10 +120,10 @@ def _lease(store: SqlStore, location_id: str, now: datetime) -> Finding:
         lease = look.lease(tx.connection, location_id)
     if lease is None:
         return Finding(OK, LEASE, "nobody", location=location_id)
-    words = f"{lease['holder']}, since {show.age(lease['taken_at'], now)}"
+    words = f"{lease['holder']}, since {ago(lease['taken_at'], now)}"
     if lease["expires_at"] < now or is_dead(lease["holder"]):
         return Finding(OK, LEASE, f"nobody; {words} until it died: the next start goes on", location=location_id)
-    return Finding(OK, LEASE, f"{words}, its lease ends {show.age(lease['expires_at'], now)}", location=location_id)
+    return Finding(OK, LEASE, f"{words}, its lease ends {ago(lease['expires_at'], now)}", location=location_id)
 
 
 def _mapping(former: Mapping[str, int], location_id: str) -> Finding:
