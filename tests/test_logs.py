@@ -19,7 +19,7 @@ from rankr_sync.sandbox import Sandbox
 from rankr_sync.store import SqlStore
 
 MARK = "Zyxwv"
-"""In every name, address, number and text of the marked account, and nowhere else."""
+"""What is in no word of ours."""
 
 
 @pytest.fixture(autouse=True)

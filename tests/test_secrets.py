@@ -11,6 +11,12 @@ import pytest
 from mirror import LOCATION
 from rankr_sync.sandbox import DEFAULT_TOKEN, Sandbox, SandboxOptions, running
 
+PERSONAL = {
+    "contacts": ("email", "phone", "address1", "postalCode", "dateOfBirth", "website"),
+    "notes": ("body", "bodyText"),
+    "tasks": ("title", "body"),
+    "appointments": ("title", "notes", "address"),
+}
 WRONG = "pit-wrong-and-secret"
 
 
@@ -60,11 +66,19 @@ def test_nothing_written_holds_the_token_and_no_log_a_contacts_details(
     for token in (DEFAULT_TOKEN, WRONG):
         assert token.encode() not in everything
     logs = "".join(err for _, err in said)
-    people = sandbox.truth(LOCATION)["contacts"].values()
-    for contact in people:
-        details = [contact.get("email"), contact.get("phone")]
-        details += [" ".join(filter(None, (contact.get("firstName"), contact.get("lastName"))))]
-        assert [detail for detail in details if detail and len(detail) > 5 and detail in logs] == []
+    details = {detail for detail in _details(sandbox) if len(detail) > 5}
+    assert len(details) > 150
+    assert [detail for detail in details if detail in logs] == []
+
+
+def _details(sandbox: Sandbox) -> Iterator[str]:
+    """What is known of people, and what was written about them."""
+    truth = sandbox.truth(LOCATION)
+    for contact in truth["contacts"].values():
+        yield " ".join(filter(None, (contact.get("firstName"), contact.get("lastName"))))
+    for stream, keys in PERSONAL.items():
+        for record in truth[stream].values():
+            yield from (record[key] for key in keys if isinstance(record.get(key), str))
 
 
 def _said(words: list[str], env: dict[str, str], folder: Path) -> tuple[str, str]:
