@@ -10,7 +10,6 @@ import json
 import os
 import selectors
 import shutil
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
@@ -115,14 +114,11 @@ AROUND = st.builds(
 class Clock:
     """One time for the account, the program and the event loop."""
 
-    running: "Clock | None" = None
-
     def __init__(self, epoch: float = 1_780_000_000.0) -> None:
         self.epoch = epoch
         self.passed = 0.0
         self.wrong = 0.0
         """Seconds by which the program's clock is ahead of the account's."""
-        Clock.running = self
 
     def seconds(self) -> float:
         """Epoch seconds, for the account."""
@@ -148,7 +144,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.steps = 0
         self.last: tuple[int, Callable[[], None]] | None = None
         """The step at which something happens, and what."""
+        self._virtual = clock
         super().__init__(_Selector(self, clock))
+
+    def time(self) -> float:
+        """Timers go by the clock, too."""
+        return self._virtual.monotonic()
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
         """Call it in this thread, after others had their turn."""
@@ -276,10 +277,8 @@ class Program:
 
     async def _start(self) -> App:
         asyncio.get_running_loop().set_exception_handler(self._note)
-        options = {"now": self.clock.now, "transport": self.transport}
+        options = {"now": self.clock.now, "clock": self.clock.monotonic, "transport": self.transport}
         app = await self._stack.enter_async_context(connected(self.sandbox, self.config, **options))
-        for source in app.sources.values():
-            source.pacer.clock = self.clock.monotonic
         for sync in app.locations.values():
             sync.context.settings = replace(sync.context.settings, batch=4)
         event.listen(app.store.engine, "commit", self._may_commit)
@@ -733,10 +732,7 @@ def _say_nothing(_logger: Any, _method: str, _event: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _small_world(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine's time for the rate budget too; pages so small that a handful of contacts fill several."""
-    real = time.monotonic
-    monkeypatch.setattr(Clock, "running", None)
-    monkeypatch.setattr(time, "monotonic", lambda: Clock.running.monotonic() if Clock.running else real())
+    """Pages so small that a handful of contacts fill several."""
     monkeypatch.setattr(contacts, "PAGE", 3)
     monkeypatch.setattr(tasks, "PAGE", 4)
 

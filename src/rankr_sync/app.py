@@ -50,6 +50,7 @@ class App:
         now: Callable[[], datetime],
         observer: Observer,
         keeper: Keeper | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
         self.store = store
@@ -62,6 +63,8 @@ class App:
         self.sources: dict[str, HighLevel] = {}
         self.client = client
         self.now = now
+        self.clock = clock
+        """Seconds that only go forward: for rate budgets, leases and rests."""
         self.stopped: dict[tuple[str, str], AskOwner] = {}
         """Location and kind of work that rests until its owner has mended the credentials, by the daemon's word."""
         self._observer = observer
@@ -77,7 +80,7 @@ class App:
         """Set up one location."""
         now = self.now
         budget, credentials = self._budget(location.id, now()), credentials_of(self.config, location, self.keeper)
-        source = source_of(self.config, location, self.client, credentials, budget, now, self._observer)
+        source = source_of(self.config, location, self.client, credentials, budget, now, self._observer, self.clock)
         context = LocationContext(
             location.id,
             source,
@@ -86,6 +89,7 @@ class App:
             thread=self._thread,
             stop=self.stop,
             now=now,
+            clock=self.clock,
             on_progress=on_progress,
             observer=self._observer,
         )
@@ -103,7 +107,7 @@ class App:
         """The rate budget, with what is left of the day. What was spent of the burst is learned with the lease."""
         with self.store.reading() as tx:
             usage = tx.last_usage(location_id)
-        clock, remaining, reset_at = time.monotonic(), None, None
+        clock, remaining, reset_at = self.clock(), None, None
         if usage is not None and usage["daily_reset_at"] is not None and usage["daily_reset_at"] > now:
             remaining = usage["daily_remaining"]
             reset_at = clock + (usage["daily_reset_at"] - now).total_seconds()
@@ -143,12 +147,14 @@ async def build(
     client: httpx.AsyncClient | None = None,
     observer: Observer = Unobserved(),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[App]:
     """Everything for `config`, for one location or all.
 
     `dry_run`: work on a scratch copy of the store, so that everything happens as it would and nothing is written
     (but tokens that are refreshed meanwhile: the old ones are spent). Without configured locations, those that OAuth
-    logins open. `observer` is told what happens.
+    logins open. `observer` is told what happens. `now` is the time of day in UTC, `clock` tells seconds that only go
+    forward.
     Raises BadConfiguration, SchemaTooNew or StoreUnavailable; where OAuth is asked, AskOwner and TryLater.
     """
     check_transport(config)
@@ -163,7 +169,7 @@ async def build(
         # Tokens are refreshed in the real store, also by a dry run: a pair that is spent and not kept is lost.
         tokens = scratch.enter_context(contextlib.closing(SqlStore(config.database.url))) if dry_run else store
         keeper = keeper_of(config, tokens, client, now)
-    app = App(config, store, client, stop or asyncio.Event(), now, observer, keeper)
+    app = App(config, store, client, stop or asyncio.Event(), now, observer, keeper, clock)
     try:
         if keeper is not None and not config.locations:
             chosen = await opened_locations(keeper, location)
@@ -205,6 +211,7 @@ def source_of(
     budget: RateBudget,
     now: Callable[[], datetime],
     observer: Observer = Unobserved(),
+    clock: Callable[[], float] = time.monotonic,
 ) -> HighLevel:
     """One location's view of the API."""
     return HighLevel(
@@ -213,7 +220,7 @@ def source_of(
         location_id=location.id,
         credentials=credentials,
         version=config.api.version,
-        pacer=Pacer(budget, on_day_spent=_say_spent(location.id)),
+        pacer=Pacer(budget, clock=clock, on_day_spent=_say_spent(location.id)),
         patience=Patience(config.api.attempts, config.api.retry_for.total_seconds()),
         total_timeout=config.api.total_timeout.total_seconds(),
         now=now,

@@ -60,18 +60,20 @@ class Job:
         work: Callable[[], Awaitable[None]],
         lease: Lease | None = None,
         stopped: MutableMapping[tuple[str, str], AskOwner] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self._lease = lease
         self._stopped = {} if stopped is None else stopped
         self._location_id = location_id
         self._work = work
+        self._clock = clock
         self._failures = 0
-        self._rests_until = 0.0
+        self._rests_until = clock()
 
     async def ring(self) -> None:
         """Do the work unless it rests. Never raises: a failure is logged, and the work rests for a while."""
-        if time.monotonic() < self._rests_until:
+        if self._clock() < self._rests_until:
             return
         try:
             if self._lease is None or await self._lease.take():
@@ -112,7 +114,7 @@ class Job:
         await self._work()
 
     def _rest(self, seconds: float) -> None:
-        self._rests_until = time.monotonic() + seconds
+        self._rests_until = self._clock() + seconds
 
 
 class Schedule:
@@ -267,8 +269,8 @@ def jobs(app: App, location: LocationSync, visits_last: timedelta = VISITS_LAST)
     walked = [name for name in app.config.streams if STREAMS[name].walks and not STREAMS[name].owner]
     work |= {name: walk_of(name) for name in walked}
     work |= {"audit": schedule.audit, "visits": lambda: schedule.visits(visits_last)}
-    found = [Job(name, id_, one, lease, app.stopped) for name, one in work.items()]
-    return [*found, Job("summary", id_, Summaries(app, location).work)]
+    found = [Job(name, id_, one, lease, app.stopped, app.clock) for name, one in work.items()]
+    return [*found, Job("summary", id_, Summaries(app, location).work, clock=app.clock)]
 
 
 async def run_for_ever(app: App, listener: Listener | None = None, metrics: Metrics | None = None) -> None:
@@ -292,12 +294,12 @@ async def _ring_until_stopped(app: App, pulse: Pulse) -> None:
                 IntervalTrigger(seconds=bell),
                 id=name,
                 name=name,
-                next_run_time=datetime.now(UTC),
+                next_run_time=app.now(),
             )
-    upkeep = Job("purge", "-", lambda: _purge(app))
-    scheduler.add_job(upkeep.ring, IntervalTrigger(hours=24), id="purge", next_run_time=datetime.now(UTC))
+    upkeep = Job("purge", "-", lambda: _purge(app), clock=app.clock)
+    scheduler.add_job(upkeep.ring, IntervalTrigger(hours=24), id="purge", next_run_time=app.now())
     if app.discovers:
-        look = Job("locations", "-", lambda: _look_for_locations(app))
+        look = Job("locations", "-", lambda: _look_for_locations(app), clock=app.clock)
         scheduler.add_job(look.ring, IntervalTrigger(seconds=LOCATIONS_EVERY.total_seconds()), id="locations")
     scheduler.add_job(pulse.beat, IntervalTrigger(seconds=bell), id="pulse")
     scheduler.start()
@@ -379,7 +381,6 @@ async def _look_for_locations(app: App) -> None:
 
 async def _purge(app: App) -> None:
     keep = app.config.retention
-    now = datetime.now(UTC)
-    removed = await asyncio.to_thread(purge, app.store, keep.deleted, keep.runs, now, ended=app.stop.is_set)
+    removed = await asyncio.to_thread(purge, app.store, keep.deleted, keep.runs, app.now(), ended=app.stop.is_set)
     if any(removed.values()):
         log.info("store.purged", **{table: rows for table, rows in removed.items() if rows})

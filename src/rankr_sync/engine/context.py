@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
@@ -217,6 +218,7 @@ class LocationContext:
         thread: Executor,
         stop: asyncio.Event,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         observer: Observer = Unobserved(),
     ) -> None:
@@ -226,6 +228,7 @@ class LocationContext:
         self.settings = settings
         self.stop = stop
         self.now = now
+        self.clock = clock
         self.observer = observer
         self.progress = Progress(location_id)
         self.agenda = Agenda(location_id, bounds=settings.bounds, share=settings.share, day=source.day, now=now)

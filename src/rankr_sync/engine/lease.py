@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import time
 import uuid
 from collections.abc import AsyncIterator
 
@@ -89,7 +88,7 @@ class Lease:
     async def _take(self) -> str | None:
         """None: it is ours. Else who holds it."""
         context = self._context
-        if context.holder is not None and time.monotonic() - self._taken_at < LEASE_LASTS.total_seconds() / 3:
+        if context.holder is not None and context.clock() - self._taken_at < LEASE_LASTS.total_seconds() / 3:
             return None
 
         def take() -> str | None:
@@ -107,7 +106,7 @@ class Lease:
         other = await context.in_store(take)
         if other is not None:
             return other
-        self._taken_at = time.monotonic()
+        self._taken_at = context.clock()
         if context.holder is None:
             await self.stop()
             await self._lender.begin()

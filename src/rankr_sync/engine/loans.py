@@ -8,7 +8,6 @@ together never send more than one process might. A borrower that dies leaves its
 
 import asyncio
 import contextlib
-import time
 from datetime import timedelta
 
 import structlog
@@ -104,7 +103,7 @@ class Borrowing:
         self._context = context
         self._borrower = borrower
         self._requests = requests
-        self._give_up_at = time.monotonic() + PATIENCE
+        self._give_up_at = context.clock() + PATIENCE
         self._renewing: asyncio.Task[None] | None = None
 
     async def ask(self) -> None:
@@ -132,7 +131,7 @@ class Borrowing:
         if mine is not None and mine.granted:
             context.source.keep_to(mine.requests)
             return True, holder
-        if (mine is None or not mine.seen) and time.monotonic() >= self._give_up_at:
+        if (mine is None or not mine.seen) and context.clock() >= self._give_up_at:
             log.debug("loan.unanswered", location=context.location_id, holder=holder)
             context.source.keep_to(self._requests)
             return True, holder

@@ -3,7 +3,6 @@
 The names are in docs/operations.md; dashboards and alerts stand on them. No label ever names a contact.
 """
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -147,7 +146,8 @@ async def gather(app: App, reading: Reading, health: Health) -> Figures:
 
 
 def _budget(app: App, location_id: str, state: look.State | None) -> dict[str, float]:
-    budget, clock = app.sources[location_id].pacer.budget, time.monotonic()
+    pacer = app.sources[location_id].pacer
+    budget, clock = pacer.budget, pacer.clock()
     told: dict[str, float | None] = {}
     if budget.limit is not None:
         told["burst_requests_limit"] = budget.limit.requests
