@@ -525,6 +525,15 @@ def test_rates_are_fitted_once_a_day_and_kept(store: SqlStore, clock: Clock) -> 
     assert third.prior("notes") == second.prior("notes")
 
 
+def test_evidence_of_hours_is_told_in_parts_of_days(store: SqlStore) -> None:
+    """Three changes in a few hours are not three changes in no time; what is much the same is one group."""
+    seen = [(3.0, 0.304), (3.0, 0.296), (0.0, 0.001), (1.0, 2.04), (5.0, 44.7), (5.2, 45.3), (0.0, 0.0)]
+    put(store, *(visit(f"c{n}", seen_changes=changes, seen_days=days) for n, (changes, days) in enumerate(seen)))
+    with store.reading() as tx:
+        found = {(one.changes, round(one.days, 6)): count for one, count in tx.evidence("loc", "notes")}
+    assert found == {(3.0, 0.3): 2, (0.0, 0.01): 1, (1.0, 2.0): 1, (5.0, 45.0): 2}
+
+
 def test_counts_of_delays_and_audits_add_up(store: SqlStore) -> None:
     """By day, stream and class."""
 

@@ -142,3 +142,22 @@ def _poisson(chance: random.Random, mean: float) -> int:
         number += 1
         passed += chance.expovariate(1)
     return number
+
+
+@given(evidence)
+def test_rounded_evidence_is_much_the_same(seen):
+    """Rounding keeps the days within five hundredths, or half a hundredth of a day, and rounds once."""
+    rounded = rates.rounded(seen)
+    assert rounded.changes == seen.changes
+    assert rounded.days > 0
+    assert rounded.days == pytest.approx(seen.days, rel=0.0501, abs=0.01)
+    assert rates.rounded(rounded) == rounded
+
+
+def test_contacts_seen_for_hours_only_are_not_taken_for_the_liveliest():
+    """A thousand contacts change ten times a day and were seen for five hours: about ten is what is usual here."""
+    chance = random.Random(1)
+    seen = Counter(
+        rates.rounded(Evidence(float(sum(chance.random() < 0.01 for _ in range(200))), 0.2)) for _ in range(1000)
+    )
+    assert rates.fit(seen.items(), rates.gamma()).mean() == pytest.approx(10, rel=0.1)

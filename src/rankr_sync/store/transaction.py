@@ -17,6 +17,7 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    bindparam,
     case,
     delete,
     exc,
@@ -52,6 +53,14 @@ def slot_of(moment: datetime) -> datetime:
     """The begin of the slot that a moment is in: a quarter of an hour by UTC's clock."""
     utc = moment.astimezone(UTC)
     return utc.replace(minute=utc.minute // 15 * 15, second=0, microsecond=0)
+
+
+# Asked with each ring of the bell, so it is made once: making it takes longer than answering it.
+_CURSOR = select(schema.sync_cursors).where(
+    schema.sync_cursors.c.location_id == bindparam("location"),
+    schema.sync_cursors.c.stream == bindparam("stream"),
+    schema.sync_cursors.c.partition == bindparam("partition"),
+)
 
 
 class Transaction(VisitRows, MappingRows):
@@ -276,11 +285,8 @@ class Transaction(VisitRows, MappingRows):
 
     def cursor(self, location_id: str, stream: str, partition: str) -> Cursor | None:
         """Where a walk stands, or None if it never began."""
-        table = schema.sync_cursors
-        query = select(table).where(
-            table.c.location_id == location_id, table.c.stream == stream, table.c.partition == partition
-        )
-        row = self.connection.execute(query).first()
+        asked = {"location": location_id, "stream": stream, "partition": partition}
+        row = self.connection.execute(_CURSOR, asked).first()
         return Cursor(row.cursor, row.phase, row.watermark, row.started_at, row.updated_at) if row else None
 
     def save_cursor(self, location_id: str, stream: str, partition: str, cursor: Cursor, now: datetime) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Integer,
     and_,
     bindparam,
+    case,
     cast,
     delete,
     func,
@@ -27,7 +28,7 @@ from sqlalchemy import text as sql
 
 from rankr_sync import schema
 from rankr_sync.model import Visit
-from rankr_sync.rates import Evidence
+from rankr_sync.rates import GRAINS, Evidence, rounded
 from rankr_sync.store.connect import is_sqlite, upsert_into
 from rankr_sync.streams import OWNER, Stream
 from rankr_sync.visits import NEW_CONTACT, POSTPONED, Sent, Step, Waiting
@@ -51,6 +52,16 @@ _HEADS = sql("""
     """).columns(rate=Float, head=schema.UtcDateTime)
 
 
+# Asked each second, so it is made once: making it takes longer than answering it.
+_SIGNALLED = (
+    select(*_COLUMNS)
+    .where(_TABLE.c.location_id == bindparam("location"), _TABLE.c.stream == bindparam("stream"))
+    .where(_TABLE.c.signal.is_not(None), _TABLE.c.due_at <= bindparam("now"))
+    .order_by(_TABLE.c.due_at)
+    .limit(bindparam("most", type_=Integer))
+)
+
+
 class VisitRows:
     """Visits within an open transaction."""
 
@@ -62,9 +73,8 @@ class VisitRows:
         """What a signal made due by `now`, the earliest first."""
         found: list[Visit] = []
         for stream in streams:  # one index range each
-            mine = and_(_TABLE.c.location_id == location_id, _TABLE.c.stream == stream, _TABLE.c.signal.is_not(None))
-            query = select(*_COLUMNS).where(mine, _TABLE.c.due_at <= now).order_by(_TABLE.c.due_at).limit(limit)
-            found += [Visit(**row) for row in self.connection.execute(query).mappings()]
+            asked = {"location": location_id, "stream": stream, "now": now, "most": limit}
+            found += [Visit(**row) for row in self.connection.execute(_SIGNALLED, asked).mappings()]
         found.sort(key=lambda visit: visit.due_at)
         return found[:limit]
 
@@ -216,15 +226,22 @@ class VisitRows:
     # -- what was learned ------------------------------------------------------------------------------
 
     def evidence(self, location_id: str, stream: str) -> list[tuple[Evidence, int]]:
-        """What visits saw, in whole changes and days, and of how many contacts they saw it."""
-        changes = cast(func.round(_TABLE.c.seen_changes), Integer)
-        days = cast(func.round(_TABLE.c.seen_days), Integer)
+        """What visits saw, `rounded`, and of how many contacts they saw it."""
+        seen, (*finer, coarsest) = _TABLE.c.seen_days, GRAINS
+        grain = case(*((seen < below, grain) for below, grain in finer), else_=coarsest[1])
+        groups = {
+            "whole_changes": cast(func.round(_TABLE.c.seen_changes), Integer),
+            "grain": grain,
+            # Whole grains: sums of floating-point numbers would be told apart by their last digit.
+            "grains": cast(func.round(seen / grain), Integer),
+        }
         query = (
-            select(changes, days, func.count())
-            .where(_TABLE.c.location_id == location_id, _TABLE.c.stream == stream, _TABLE.c.seen_days > 0)
-            .group_by(changes, days)
+            select(*(value.label(name) for name, value in groups.items()), func.count())
+            .where(_TABLE.c.location_id == location_id, _TABLE.c.stream == stream, seen > 0)
+            .group_by(*groups)  # by name: PostgreSQL takes two expressions with parameters for different ones
         )
-        return [(Evidence(float(row[0]), float(row[1])), row[2]) for row in self.connection.execute(query)]
+        rows = self.connection.execute(query)
+        return [(rounded(Evidence(float(row[0]), row[1] * row[2])), row[3]) for row in rows]
 
     def sent(self, location_id: str, stream: str) -> dict[str, Sent]:
         """What sent us to contacts of this stream, and how often there was a change."""
