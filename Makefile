@@ -28,6 +28,7 @@ bench: .venv/dev  ## the figures of docs/performance.md and docs/freshness.md
 	$(BIN)/python benchmarks/backfill.py
 	$(BIN)/python benchmarks/planner.py
 	$(BIN)/python benchmarks/freshness --jobs 2 --plot docs/freshness.svg
+	$(BIN)/python benchmarks/freshness/daemon.py
 
 soak: .venv/dev  ## the property tests, for long
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -n auto -m "not process" --timeout 3600 $(PYTEST_ARGS)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 DAYS, WARM_UP = 20.0, 8.0
-"""Days that are simulated, and those of them that are not counted."""
+"""Days that are simulated, and those of them that are not counted, unless a world has its own."""
 
 TAIL = 9.0
 """Days more in which life goes on, until every counted change was seen."""
@@ -36,6 +36,12 @@ class World:
     outages: list[tuple[float, float]] = field(default_factory=list)
     special: frozenset[tuple[float, int]] = frozenset()
     """The changes of a campaign or an import, told apart from the others in the report."""
+    days: float = DAYS
+    warm_up: float = WARM_UP
+    history: float = 90.0
+    """Days before the first visit that `dated` tells of."""
+    others_a_day: float = 0.0
+    """Requests beside the visits: polls, walks, audits."""
 
 
 def freshness(contacts: int, seed: int = 7, busy: float = 1.0, dated_share: float = 0.5) -> World:
@@ -45,6 +51,20 @@ def freshness(contacts: int, seed: int = 7, busy: float = 1.0, dated_share: floa
     changes = sorted((moment, who) for who, rate in enumerate(rates) for moment in _moments(chance, rate))
     dated = [_poisson(chance, 90 * dated_share * rate) for rate in rates]
     return World("freshness", rates, contacts, changes, dated, [(0.0, 0.9 * contacts)])
+
+
+def hastened(world: World, haste: float) -> World:
+    """The same, so many times as fast: rates, changes, history and quota. All delays are as much shorter."""
+    return replace(
+        world,
+        name=f"{world.name}, {haste:g} times as fast",
+        rates=[haste * rate for rate in world.rates],
+        changes=[(moment / haste, who) for moment, who in world.changes],
+        visits_a_day=[(since / haste, haste * many) for since, many in world.visits_a_day],
+        days=world.days / haste,
+        warm_up=world.warm_up / haste,
+        history=world.history / haste,
+    )
 
 
 def burst(contacts: int, seed: int = 7) -> World:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Literal
 
-from scenarios import DAYS, WARM_UP, World
+from scenarios import World
 
 from rankr_sync import pacing, rates, visits
 
@@ -91,14 +91,14 @@ class Simulation:
         total = len(self.world.rates)
         self.chance = random.Random(self.seed)
         self.now = START
-        self.counted_from = START + WARM_UP * DAY
+        self.counted_from = START + self.world.warm_up * DAY
         self.true_rates = list(self.world.rates)
         self.prior = self.first_prior
         self.evidence = [rates.Evidence()] * total
         self.rates = [0.0] * total
         self.unseen: list[list[float]] = [[] for _ in range(total)]
         self.arrived = {who: at for at, who in self.world.arrivals}
-        self.to_see = sum(WARM_UP <= moment < DAYS for moment, _ in self.world.changes)
+        self.to_see = sum(self._counts(moment) for moment, _ in self.world.changes)
         self.sent: dict[str, visits.Sent] = {}
         self.trust = visits.Trust(self.sent)
         self.announced: dict[int, float] = {}
@@ -110,6 +110,12 @@ class Simulation:
         self.older: dict[timedelta, int] = {}
         self._first_pass()
 
+    def _counts(self, moment: float) -> bool:
+        return self.world.warm_up <= moment < self.world.days
+
+    def _counted_now(self) -> bool:
+        return self._counts((self.now - START) / DAY)
+
     # -- the account ---------------------------------------------------------------------------------
 
     def _first_pass(self) -> None:
@@ -119,7 +125,7 @@ class Simulation:
         seen = sorted(((START - DAY * a_pass * self.chance.random()), who) for who in range(contacts))
         if self.policy.knows == "dates":
             for who in range(contacts):
-                self.evidence[who] = rates.from_history(self.world.dated[who])
+                self.evidence[who] = rates.from_history(self.world.dated[who], self.world.history)
             self._fit()
         self.last_visit: dict[int, datetime] = {who: at for at, who in seen}
         self.steps: dict[visits.Step, OrderedDict[int, datetime]] = {}
@@ -134,9 +140,8 @@ class Simulation:
         return self.prior.rate(self.evidence[who])
 
     def _fit(self) -> None:
-        seen = Counter((round(one.changes), round(one.days)) for one in self.evidence)
-        groups = [(rates.Evidence(changes, days), count) for (changes, days), count in seen.items()]
-        self.prior = rates.fit(groups, self.first_prior)
+        seen = Counter(rates.rounded(one) for one in self.evidence if one.days)
+        self.prior = rates.fit(seen.items(), self.first_prior)
 
     def _wait(self, who: int, since: datetime) -> None:
         self.rates[who] = self._believe(who)
@@ -150,16 +155,18 @@ class Simulation:
         change, arrival, shift = next(changes, None), next(arrivals, None), next(shifts, None)
         left, fraction, reset_at = 0.0, 0.0, START
         seconds = timedelta(seconds=self.tick)
-        while self.to_see or self.now < START + DAYS * DAY:
+        others = self.world.others_a_day * self.tick / 86_400
+        while self.to_see or self.now < START + self.world.days * DAY:
             if self.now >= reset_at:
                 limit = [many for since, many in self.world.visits_a_day if START + since * DAY <= self.now][-1] / SHARE
                 left, reset_at = limit, reset_at + DAY
                 if self.policy.knows in {"learns", "dates"} and self.now > START:
                     self._fit()
-                if self.counted_from <= self.now < START + DAYS * DAY:
-                    self.bought += limit * SHARE
             until_reset = (reset_at - self.now).total_seconds()
             self.now += seconds
+            left -= others
+            if self._counted_now():
+                self.bought += limit * SHARE * self.tick / 86_400
             today = (self.now - START) / DAY
             while shift and shift[0] <= today:
                 self.true_rates[shift[1]] = shift[2]
@@ -269,7 +276,7 @@ class Simulation:
         self.unseen[who].clear()
         if last is None:
             if self.policy.knows == "dates":
-                self.evidence[who] = rates.from_history(self.world.dated[who])
+                self.evidence[who] = rates.from_history(self.world.dated[who], self.world.history)
         else:
             self.steps["notes", self.rates[who]].pop(who, None)
             reason = visits.CHANGED_CONTACT if who in self.announced else visits.BY_INDEX
@@ -282,12 +289,12 @@ class Simulation:
 
     def _count(self, who: int, last: datetime | None) -> None:
         today = (self.now - START) / DAY
-        if self.counted_from <= self.now < START + DAYS * DAY:
+        if self._counted_now():
             self.made += 1
         if self.now >= self.counted_from and last is not None:
             self.result.oldest = max(self.result.oldest, (self.now - last) / DAY)
         for moment in self.unseen[who]:
-            if WARM_UP <= moment < DAYS:
+            if self._counts(moment):
                 self.to_see -= 1
                 self.result.delays.append(today - moment)
                 if (moment, who) in self.world.special:
