@@ -172,6 +172,30 @@ def test_a_refresh_beside_an_idle_holder_is_lent_at_once(database_url: str) -> N
     asyncio.run(main())
 
 
+def test_who_has_borrowed_has_the_whole_budget_as_the_next_holder(database_url: str) -> None:
+    """A daemon that waits for a backfill pulls contacts with borrowed slots; afterwards it is not kept to those."""
+    sandbox = limited(5, RateLimit(20, 0.5))
+    config = configuration(database_url, api={"rate_limit": "20/500ms"})
+    contact_id = sorted(sandbox.truth(LOCATION)["contacts"])[0]
+
+    async def main() -> None:
+        async with connected(sandbox, config) as backfill, connected(sandbox, config) as daemon:
+            elsewhere(backfill)
+            assert await backfill.leases[LOCATION].take()
+            await daemon.locations[LOCATION].recall()
+            async with daemon.leases[LOCATION].kept_or_lent(5):
+                async with daemon.leases[LOCATION].kept_or_lent(5):
+                    assert await daemon.locations[LOCATION].refresh(contact_id)
+                assert daemon.sources[LOCATION].pacer.used() >= 20 - 5  # one loan is over, the other is not
+            await backfill.leases[LOCATION].give_back()
+            assert await daemon.leases[LOCATION].take()
+            await asyncio.sleep(1.6)
+            assert daemon.sources[LOCATION].pacer.used() == 0
+            await daemon.leases[LOCATION].give_back()
+
+    asyncio.run(main())
+
+
 def test_a_holder_that_hangs_does_not_stop_a_refresh(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lease has not expired, and it does not see the loan: the refresh goes on after a moment."""
     monkeypatch.setattr(loans, "PATIENCE", 0.5)
@@ -243,7 +267,7 @@ def test_what_a_dead_holder_had_lent_counts_with_the_next(database_url: str) -> 
             lender, context.holder = Lender(context), "me"
             with app.store.transaction() as tx:
                 assert tx.take_lease(LOCATION, "me", clock[0], clock[0] + timedelta(days=1))
-            await lender.begin()
+            await lender.begin(None)
             assert budget.lent == 8
             clock[0] += 2 * LOAN_LASTS
             await lender.look()

@@ -81,6 +81,7 @@ class RateBudget:
         self._answers: deque[float] = deque()
         self._forgotten: deque[float] = deque()
         self._told = False
+        self._day_told_at = now
         self._share = 1.0
         self._share_grows_at = now
         self._blocked_until = now
@@ -120,10 +121,15 @@ class RateBudget:
 
     # -- several processes -----------------------------------------------------------------------------
 
-    def take_over(self, now: float, taken: int) -> None:
-        """So many requests of a process before this one count for one more interval."""
+    def know_day(self, remaining: int, reset_at: float) -> None:
+        """What another process was told of the day."""
+        if self.daily_remaining is None or remaining < self.daily_remaining:
+            self.daily_remaining, self.daily_reset_at = remaining, reset_at
+
+    def take_over(self, now: float, taken: int, margin: float = 0.0) -> None:
+        """So many requests of a process before this one count for one more interval, which begins in `margin`."""
         if taken and self.limit is not None:
-            self._leave_to_others(now, taken)
+            self._leave_to_others(now + margin, taken)
 
     def lend(self, wanted: int, *, at_once: bool = False) -> int:
         """Keep slots for another process: as many as it wants, but no more than half of the limit in all.
@@ -153,9 +159,13 @@ class RateBudget:
         if self.limit is not None:
             self._answers.extend([now] * slots)
 
-    def keep_to(self, slots: int) -> None:
-        """Only so many slots are ours, by a loan: all others are the lender's. What was taken before is its affair."""
-        self._others.clear()
+    def keep_to(self, slots: int | None) -> None:
+        """Only so many slots are ours, by a loan: all others are the lender's. What was taken before is its affair.
+
+        None: the loan is over.
+        """
+        if slots is not None:
+            self._others.clear()
         self._kept_to = slots
 
     # -- being told ------------------------------------------------------------------------------------
@@ -163,14 +173,15 @@ class RateBudget:
     def answered(self, now: float, told: RateHeaders | None = None) -> None:
         """A request ended, with the headers of its answer (None when no answer came)."""
         self._forget_old(now)
-        ours = self._ours_at(self._sent_at.popleft())
+        sent_at = self._sent_at.popleft()
+        ours = self._ours_at(sent_at)
         self.in_flight -= 1
         if self.daily_remaining is not None and (told is None or told.daily_remaining is None):
             self.daily_remaining -= 1
         if told is not None:
             self._told = True
             self._learn_limit(told)
-            self._learn_day(now, told)
+            self._learn_day(now, told, sent_at)
         if self.limit is not None:
             self._answers.append(now)
         if told is None:
@@ -258,13 +269,17 @@ class RateBudget:
         if self.limit is None or (told.limit, seconds) != (self.limit.requests, self.limit.seconds):
             self.limit = RateLimit(told.limit, seconds)
 
-    def _learn_day(self, now: float, told: RateHeaders) -> None:
+    def _learn_day(self, now: float, told: RateHeaders, sent_at: float) -> None:
         if told.daily_limit is not None:
             self.daily_limit = told.daily_limit
         if told.daily_reset is not None:
             self.daily_reset_at = now + told.daily_reset
-        if told.daily_remaining is not None:
-            self.daily_remaining = told.daily_remaining
+        left = told.daily_remaining
+        if left is None:
+            return
+        # Answers overtake each other: one to a request that was under way when less was told does not give it back.
+        if self.daily_remaining is None or left <= self.daily_remaining or sent_at >= self._day_told_at:
+            self.daily_remaining, self._day_told_at = left, now
 
     def _day_wait(self, now: float, reserve: int) -> float:
         if self.daily_remaining is None:

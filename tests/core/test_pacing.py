@@ -429,6 +429,27 @@ def test_the_day_ends_at_its_reserve():
     assert budget.take(1.0) == 499.0
 
 
+def test_an_answer_that_was_overtaken_gives_nothing_of_the_day_back():
+    """What the latest count has left is left, whichever answer comes last; what is asked later may tell of more."""
+    budget = filled()
+    assert burst(budget, 0.0, 3) == 3
+    budget.answered(1.0, RateHeaders(daily_limit=100, daily_remaining=4, daily_reset=500.0))
+    budget.answered(2.0, RateHeaders(daily_limit=100, daily_remaining=6, daily_reset=499.0))
+    assert budget.daily_remaining == 4
+    assert budget.take(3.0) == 0.0
+    budget.answered(4.0, None)
+    budget.answered(5.0, RateHeaders(daily_limit=100, daily_remaining=100, daily_reset=500.0))
+    assert budget.daily_remaining == 100
+
+
+def test_the_day_that_another_process_knows_is_minded():
+    """Who takes a location over begins with the less of both counts of the day."""
+    budget = RateBudget(None, now=0.0, daily_remaining=9, daily_reset_at=100.0)
+    budget.know_day(5, 90.0)
+    budget.know_day(7, 80.0)
+    assert budget.take(0.0, reserve=5) == 90.0
+
+
 def test_the_new_day_is_asked_alone():
     """At the reset one request goes out, and its answer tells what the day has."""
     budget = filled()

@@ -62,11 +62,14 @@ class Source(Protocol):
     def unsaved(self) -> bool:
         """Whether anything was sent that no `usage(ending=True)` has told of."""
 
-    def take_over(self, usage: Row | None) -> None:
-        """Nobody else sends from now on: count what the one before us had just spent, by its last row."""
+    def take_over(self, usage: Row | None, lived_until: datetime | None = ...) -> None:
+        """Nobody else sends from now on: count what the one before us had just spent, by its last row.
 
-    def keep_to(self, slots: int) -> None:
-        """Send no more than this at once: so much was lent to us."""
+        `lived_until`: it did not say that it ends, and may have sent until then.
+        """
+
+    def keep_to(self, slots: int | None) -> None:
+        """Send no more than this at once: so much was lent to us. None: it is no longer."""
 
     def lend(self, slots: int, *, at_once: bool = ...) -> int:
         """Keep slots for another process; how many, 0 if it must wait. `at_once`: it has them already."""
@@ -130,8 +133,7 @@ class Transaction(Protocol):
     ) -> int: ...
     def take_lease(self, location_id: str, holder: str, now: datetime, until: datetime) -> bool: ...
     def renew_lease(self, location_id: str, holder: str, until: datetime) -> bool: ...
-    def lease_holder(self, location_id: str) -> str | None: ...
-    def live_holder(self, location_id: str, now: datetime) -> str | None: ...
+    def lease(self, location_id: str) -> tuple[str, datetime] | None: ...
     def give_lease(self, location_id: str, holder: str) -> None: ...
     def ask_loan(self, location_id: str, borrower: str, requests: int, now: datetime, until: datetime) -> None: ...
     def loans(self, location_id: str) -> list[Loan]: ...
@@ -241,6 +243,8 @@ class LocationContext:
         """Whether it was already said that another process holds it."""
         self.walk_requests: dict[str, int] = {}
         """Requests that the last whole walk of a stream took."""
+        self.borrowed: dict[str, int] = {}
+        """Burst slots that are lent to us, by loan."""
         self._thread = thread
         self._on_progress = on_progress
 

@@ -13,11 +13,12 @@ import os
 import socket
 import uuid
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 import structlog
 
 from rankr_sync.engine.context import LEASE_LASTS, LocationContext
-from rankr_sync.engine.loans import Borrowing, Lender
+from rankr_sync.engine.loans import Borrowing, Lender, may_have_sent_until
 from rankr_sync.errors import Interrupted, RankrSyncError
 
 log = structlog.get_logger()
@@ -91,25 +92,28 @@ class Lease:
         if context.holder is not None and context.clock() - self._taken_at < LEASE_LASTS.total_seconds() / 3:
             return None
 
-        def take() -> str | None:
+        def take() -> tuple[str | None, datetime | None]:
             now = context.now()
             with context.store.transaction() as tx:
                 until = now + LEASE_LASTS
+                before = tx.lease(context.location_id)
+                lived_until = may_have_sent_until(before[1]) if before and before[0] != self._holder else None
                 if tx.take_lease(context.location_id, self._holder, now, until):
-                    return None
-                other = tx.lease_holder(context.location_id) or "another process"
+                    return None, lived_until
+                other, _ = tx.lease(context.location_id) or ("another process", now)
                 if other != self._holder and is_dead(other):
                     tx.give_lease(context.location_id, other)
-                    return None if tx.take_lease(context.location_id, self._holder, now, until) else other
-                return other
+                    if tx.take_lease(context.location_id, self._holder, now, until):
+                        return None, lived_until
+                return other, None
 
-        other = await context.in_store(take)
+        other, lived_until = await context.in_store(take)
         if other is not None:
             return other
         self._taken_at = context.clock()
         if context.holder is None:
             await self.stop()
-            await self._lender.begin()
+            await self._lender.begin(lived_until)
             context.holder = self._holder
             self._lending = asyncio.create_task(self._lender.work())
         return None
@@ -185,6 +189,9 @@ class Lease:
                 return True
         await borrowing.ask()
         while True:
+            if self._context.holder is not None:  # the daemon in our own process has taken it meanwhile
+                await borrowing.end()
+                return True
             granted, holder = await borrowing.look()
             if granted:
                 return False

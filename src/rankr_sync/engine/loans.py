@@ -8,11 +8,11 @@ together never send more than one process might. A borrower that dies leaves its
 
 import asyncio
 import contextlib
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
-from rankr_sync.engine.context import LocationContext
+from rankr_sync.engine.context import LEASE_LASTS, LocationContext
 from rankr_sync.errors import RankrSyncError
 from rankr_sync.model import Loan, Row
 
@@ -25,7 +25,17 @@ LOOK_EVERY, LOOK_AGAIN = 0.25, 0.05
 """Seconds between two looks for loans: while there are none, and while one waits for slots."""
 
 PATIENCE = 3.0
-"""Seconds in which a holder that works sees a loan. One that does not hangs: the borrower then goes on."""
+"""Seconds in which a holder that works sees a loan. One that does not hangs: the borrower then goes on, as soon as what
+the holder may have sent is forgotten.
+"""
+
+
+def may_have_sent_until(lapses_at: datetime) -> datetime:
+    """Until when who says nothing more may have sent, by the time at which its lease lapses.
+
+    It renews its lease each third of the time that it lasts.
+    """
+    return lapses_at - LEASE_LASTS / 2
 
 
 class Lender:
@@ -35,8 +45,11 @@ class Lender:
         self._context = context
         self._kept: dict[str, int] = {}
 
-    async def begin(self) -> None:
-        """The lease has just been taken: count what was spent, and lent, by the holder before us."""
+    async def begin(self, lived_until: datetime | None) -> None:
+        """The lease has just been taken: count what was spent, and lent, by the holder before us.
+
+        `lived_until`: it did not give the lease back, and may have sent until then.
+        """
         context, source = self._context, self._context.source
 
         def read() -> tuple[Row | None, list[Loan]]:
@@ -44,7 +57,7 @@ class Lender:
                 return tx.last_usage(context.location_id), tx.loans(context.location_id)
 
         usage, loans = await context.in_store(read)
-        source.take_over(usage)
+        source.take_over(usage, lived_until)
         for loan in loans:
             if loan.granted:
                 self._kept[loan.borrower] = source.lend(loan.requests, at_once=True)
@@ -122,20 +135,27 @@ class Borrowing:
         """Whether the requests may be sent, and who holds the lease."""
         context = self._context
 
-        def read() -> tuple[list[Loan], str | None]:
+        def read() -> tuple[list[Loan], tuple[str, datetime] | None]:
             with context.store.reading() as tx:
-                return tx.loans(context.location_id), tx.live_holder(context.location_id, context.now())
+                return tx.loans(context.location_id), tx.lease(context.location_id)
 
-        loans, holder = await context.in_store(read)
+        loans, lease = await context.in_store(read)
+        holder = lease[0] if lease is not None and lease[1] >= context.now() else None
         mine = next((loan for loan in loans if loan.borrower == self._borrower), None)
         if mine is not None and mine.granted:
-            context.source.keep_to(mine.requests)
+            self._keep_to(mine.requests)
             return True, holder
         if (mine is None or not mine.seen) and context.clock() >= self._give_up_at:
             log.debug("loan.unanswered", location=context.location_id, holder=holder)
-            context.source.keep_to(self._requests)
+            self._keep_to(self._requests)
+            # It may have died a moment ago: what it then had sent counts.
+            context.source.take_over(None, may_have_sent_until(lease[1]) if lease is not None else None)
             return True, holder
         return False, holder
+
+    def _keep_to(self, slots: int) -> None:
+        self._context.borrowed[self._borrower] = slots
+        self._context.source.keep_to(sum(self._context.borrowed.values()))
 
     async def end(self) -> None:
         """Give the slots back, with what was spent of them."""
@@ -153,6 +173,9 @@ class Borrowing:
                 if usage is not None:
                     tx.add_usage(context.location_id, context.now(), usage)
 
+        if context.borrowed.pop(self._borrower, None) is not None:
+            # Else a daemon that has borrowed once would keep to that when the lease is its own.
+            context.source.keep_to(sum(context.borrowed.values()) or None)
         with contextlib.suppress(RankrSyncError):
             await context.in_store(end)
 

@@ -42,7 +42,7 @@ log = structlog.get_logger()
 CHECK_NETWORK = "check the network and api.base_url, then run: rankr-sync check"
 
 RESTART_MARGIN = 1.0
-"""Seconds by which what was last saved of a burst may be older than the last request of a process that died."""
+"""Seconds that a request may be on its way, and by which the clocks of two processes may differ."""
 
 HURRIED = 2
 """Attempts for what can be done without."""
@@ -242,17 +242,28 @@ class HighLevel:
 
     # -- several processes -----------------------------------------------------------------------------
 
-    def take_over(self, usage: Row | None) -> None:
-        """Nobody else sends from now on: count what the one before us had just spent, by its last row."""
+    def take_over(self, usage: Row | None, lived_until: datetime | None = None) -> None:
+        """Nobody else sends from now on: count what the one before us had just spent, by its last row.
+
+        `lived_until`: it did not say that it ends, and may have sent until then. Its last row may then be older than
+        its last requests, and these may still be on their way: the whole burst counts.
+        """
         limit = self.pacer.budget.limit
-        if usage is None or limit is None:
+        if usage is not None and usage["daily_remaining"] is not None and usage["daily_reset_at"] is not None:
+            resets_in = (usage["daily_reset_at"] - self._now()).total_seconds()
+            if resets_in > 0:
+                self.pacer.budget.know_day(usage["daily_remaining"], self.pacer.clock() + resets_in)
+        if limit is None:
             return
-        age = (self._now() - usage["updated_at"]).total_seconds()
-        if 0 <= age < limit.seconds + RESTART_MARGIN:
+        now, forgotten_after = self._now(), limit.seconds + RESTART_MARGIN
+        if lived_until is not None and (now - lived_until).total_seconds() < forgotten_after:
+            self.pacer.budget.take_over(self.pacer.clock(), limit.requests, RESTART_MARGIN)
+        # Of another machine, or before the clock was set back, it may be dated a little ahead.
+        elif usage is not None and abs((now - usage["updated_at"]).total_seconds()) < forgotten_after:
             self.pacer.budget.take_over(self.pacer.clock(), usage["burst_used"])
 
-    def keep_to(self, slots: int) -> None:
-        """Send no more than this at once: so much was lent to us."""
+    def keep_to(self, slots: int | None) -> None:
+        """Send no more than this at once: so much was lent to us. None: it is no longer."""
         self.pacer.budget.keep_to(slots)
 
     def lend(self, slots: int, *, at_once: bool = False) -> int:

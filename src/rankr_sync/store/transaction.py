@@ -364,10 +364,11 @@ class Transaction(VisitRows, MappingRows):
         mine = and_(table.c.location_id == location_id, table.c.holder == holder)
         return self.connection.execute(update(table).where(mine).values(expires_at=until)).rowcount > 0
 
-    def lease_holder(self, location_id: str) -> str | None:
-        """Who holds the lease."""
+    def lease(self, location_id: str) -> tuple[str, datetime] | None:
+        """Who holds the lease, or held it without giving it back, and when it expires."""
         table = schema.sync_leases
-        return self.connection.execute(select(table.c.holder).where(table.c.location_id == location_id)).scalar()
+        row = self.connection.execute(select(table).where(table.c.location_id == location_id)).first()
+        return None if row is None else (row.holder, row.expires_at)
 
     def give_lease(self, location_id: str, holder: str) -> None:
         """Give the lease back."""
