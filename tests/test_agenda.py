@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, insert, select, text
 
 from rankr_sync import rates, schema, visits
-from rankr_sync.engine.agenda import Agenda, Find
+from rankr_sync.engine.agenda import Agenda, Find, histories
 from rankr_sync.engine.context import Settings, compile_rules
-from rankr_sync.model import LocationFacts, Look, Page, Record, Visit
+from rankr_sync.model import LocationFacts, Look, Page, Plan, Record, Visit
 from rankr_sync.pacing import DayBudget
 from rankr_sync.plan import plan_page
 from rankr_sync.rates import Evidence
@@ -523,6 +523,31 @@ def test_rates_are_fitted_once_a_day_and_kept(store: SqlStore, clock: Clock) -> 
     third = agenda_of(clock)
     learn(store, third)
     assert third.prior("notes") == second.prior("notes")
+
+
+def test_the_first_fit_waits_for_the_first_visits_only(store: SqlStore, clock: Clock) -> None:
+    """Right after the first pass a location is planned as its own; from then on it is studied once an hour."""
+    agenda = agenda_of(clock)
+    learn(store, agenda)
+    assert agenda.prior("notes") == rates.gamma()
+    put(store, *(visit(f"c{n}", seen_days=60.0, seen_changes=120.0) for n in range(300)))
+    clock.at += MINUTE
+    learn(store, agenda)
+    assert agenda.prior("notes").mean() == pytest.approx(2, rel=0.3)
+    clock.at += MINUTE
+    with store.reading() as tx:
+        assert agenda.study(tx, ["notes"], ["notes"]) is None
+
+
+def test_what_comes_with_a_contact_is_no_change() -> None:
+    """A note made at an import does not make a lively contact; what was made later does. A new contact is unknown."""
+    made_at = {"new": NOW - MINUTE, "young": NOW - 10 * DAY - HOUR}
+    dates = {"new": [0 * MINUTE, MINUTE], "young": [10 * DAY, 9 * DAY, -DAY], "old": [20 * DAY, 89 * DAY, 91 * DAY]}
+    dates["young"].append(10 * DAY + HOUR)
+    rows = [{"contact_id": id_, "created_at": NOW - age} for id_, ages in dates.items() for age in ages]
+    rows += [{"contact_id": "old", "created_at": None}, {"contact_id": "stranger", "created_at": NOW}]
+    found = histories(NOTES, Plan(inserts=tuple(rows)), made_at, ["new", "young", "old"], NOW)
+    assert found == {"new": Find(0, 0, 0.0), "young": Find(0, 2, 10.0), "old": Find(0, 2, 90.0)}
 
 
 def test_evidence_of_hours_is_told_in_parts_of_days(store: SqlStore) -> None:

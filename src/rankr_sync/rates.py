@@ -25,6 +25,9 @@ SHAPE, USUAL = 0.3, 1 / 30
 
 HISTORY_DAYS, DATED_SHARE = 90.0, 0.5
 
+ARRIVAL_DAYS = 1 / 24
+"""What is made within an hour of its contact came with it (an import, a form), and tells nothing of later changes."""
+
 _PSEUDO_CONTACTS = 50.0
 """The prior that we begin with weighs as much as so many contacts when a location's own is fitted."""
 

@@ -47,6 +47,8 @@ class Lesson:
     priors: Mapping[str, Prior]
     fitted: Mapping[str, bool]
     """The streams whose prior is new, and whether there was one before."""
+    complete: bool
+    """Whether all that is visited in turn has been seen, so that each prior is fitted."""
 
 
 class Agenda:
@@ -74,19 +76,22 @@ class Agenda:
         self._kept = self._a_pass = 0.0
         self._older: Mapping[timedelta, int] = {}
         self._learned_at: datetime | None = None
+        self._learned_all = False
 
     # -- what was learned ------------------------------------------------------------------------------
 
     def study(self, tx: "Transaction", streams: Sequence[str], rolling: Sequence[str] = ()) -> Lesson | None:
         """Count who comes near the bound on age, once an hour; once a day, fit anew how many contacts change how often.
+        The first fit waits for nothing but the first visits: until then a location is planned like any other.
 
         Reads every visit, which takes seconds where there are a million, and changes nothing: to be called beside
         the store's thread, in a transaction of its own. None: it is too early.
         """
         now = self._now()
-        if self._learned_at is not None and timedelta(0) <= now - self._learned_at < LEARNED_EVERY:
+        lately = self._learned_at is not None and timedelta(0) <= now - self._learned_at < LEARNED_EVERY
+        if lately and self._learned_all:
             return None
-        priors, fitted = {}, {}
+        priors, fitted, complete = {}, {}, True
         for stream in streams:
             stored = tx.setting(self._prior_key(stream))
             fitted_at = datetime.fromisoformat(stored["fitted_at"]) if stored else None
@@ -96,15 +101,16 @@ class Agenda:
                 if seen:
                     priors[stream] = rates.fit(seen, rates.gamma())
                     fitted[stream] = fitted_at is not None
+                complete = complete and (bool(seen) or fitted_at is not None or stream not in rolling)
         total, _ = tx.count_visits(self._location_id, rolling, [])
         kept = visits.kept_a_day(total, self._share * self._day().limit, self._bounds)
         ages = visits.ages_to_count(total, kept, self._bounds)
         _, older = tx.count_visits(self._location_id, rolling, [now - age for age in ages])
-        return Lesson(now, total, kept, dict(zip(ages, older, strict=True)), priors, fitted)
+        return Lesson(now, total, kept, dict(zip(ages, older, strict=True)), priors, fitted, complete)
 
     def learn(self, tx: "Transaction", lesson: Lesson) -> None:
         """Plan with what a lesson says from now on, and keep it."""
-        self._learned_at = lesson.at
+        self._learned_at, self._learned_all = lesson.at, lesson.complete
         self._kept, self._a_pass = lesson.kept, lesson.contacts / (self._bounds.max_age / DAY)
         self._older = lesson.older
         for stream, prior in lesson.priors.items():
@@ -374,17 +380,21 @@ def histories(
 ) -> dict[str, Find]:
     """What first looks at these contacts tell of the time before them: records by the date they were made.
 
-    `made_at`: when the contacts were made, so that a new one is not taken for a quiet one.
+    `made_at`: when the contacts were made, so that a new one is not taken for a quiet one, nor what came with it
+    for the first of many changes.
     """
     if stream.made_at is None:
         return {}
-    since = now - timedelta(days=rates.HISTORY_DAYS)
+    earliest, arrival = now - timedelta(days=rates.HISTORY_DAYS), timedelta(days=rates.ARRIVAL_DAYS)
+    since = {id_: max(earliest, made_at[id_] + arrival) if id_ in made_at else earliest for id_ in contact_ids}
     dated = Counter(
-        row.get("contact_id")
+        owner
         for row in plan.inserts
-        if isinstance(at := row.get(stream.made_at), datetime) and since <= at <= now
+        if (owner := row.get("contact_id")) in since
+        and isinstance(at := row.get(stream.made_at), datetime)
+        and since[owner] <= at <= now
     )
-    return {id_: Find(0, dated[id_], (now - max(since, made_at.get(id_, since))) / DAY) for id_ in contact_ids}
+    return {id_: Find(0, dated[id_], max((now - since[id_]) / DAY, 0.0)) for id_ in contact_ids}
 
 
 def _beside(old: Visit, new: Visit) -> Visit:
