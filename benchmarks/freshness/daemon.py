@@ -74,7 +74,7 @@ class Account:
 
     def _write_history(self) -> None:
         """All contacts are as old as what `dated` tells of, so that the first look learns just that."""
-        self.clock.advance(-self.world.history * DAY.total_seconds())
+        self.clock.advance(-(self.world.history + rates.ARRIVAL_DAYS) * DAY.total_seconds())
         for who in range(self.world.contacts):
             contact = self.sandbox.create_contact(firstName=f"Contact {who}", email=f"{who}@example.com")
             self.contacts.append(contact["id"])
@@ -85,6 +85,7 @@ class Account:
             for who, count in enumerate(self.world.dated)
             for _ in range(count)
         ]
+        self.clock.advance(rates.ARRIVAL_DAYS * DAY.total_seconds())
         passed = 0.0
         for moment, who in sorted(dated):
             self.clock.advance((moment - passed) * DAY.total_seconds())

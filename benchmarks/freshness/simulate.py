@@ -274,10 +274,7 @@ class Simulation:
         found, last = len(self.unseen[who]), self.last_visit.get(who)
         self._count(who, last)
         self.unseen[who].clear()
-        if last is None:
-            if self.policy.knows == "dates":
-                self.evidence[who] = rates.from_history(self.world.dated[who], self.world.history)
-        else:
+        if last is not None:  # else what came with it tells nothing of later changes
             self.steps["notes", self.rates[who]].pop(who, None)
             reason = visits.CHANGED_CONTACT if who in self.announced else visits.BY_INDEX
             sent = self.sent.get(reason, visits.Sent())
