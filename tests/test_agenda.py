@@ -305,6 +305,30 @@ def test_signals_leave_what_the_bound_on_age_needs(store: SqlStore, clock: Clock
     assert due(store, nothing_left, rolling=["notes"]) == []
 
 
+def test_what_is_bought_is_not_put_off_by_signals(store: SqlStore, clock: Clock) -> None:
+    """However many signals wait, whoever has his turn by index is handed out with them: his visit is paid for."""
+    put(store, *(signalled(f"s{n}", NOW - MINUTE) for n in range(1100)))
+    put(store, *(visit(f"c{n}", last_visited_at=NOW - 3 * DAY) for n in range(100)))
+    handed = due(store, agenda_of(clock), rolling=["notes"])
+    assert len(handed) == 1000
+    assert sum(id_.startswith("c") for id_ in handed) == 100
+
+
+def test_the_last_moment_of_a_day_buys_no_more_than_is_left(store: SqlStore, clock: Clock) -> None:
+    """Three visits are left, and a second until the reset: three are made, not what a minute at that pace would buy."""
+    put(store, *(visit(f"c{n}") for n in range(100)))
+    assert len(due(store, agenda_of(clock, day=DayBudget(1000, 103, 1.0)), rolling=["notes"])) == 3
+
+
+def test_those_that_arrive_are_visited_where_a_pass_of_all_does_not_fit(store: SqlStore, clock: Clock) -> None:
+    """Ten contacts were visited, two hundred arrive, eighteen visits a day: most of these go to those that arrived."""
+    put(store, *(signalled(f"n{n}", NOW, visits.NEW_CONTACT, last_visited_at=None) for n in range(200)))
+    put(store, *(visit(f"c{n}") for n in range(10)))
+    agenda = agenda_of(clock, day=DayBudget(20, 20, 86_400.0))
+    learn(store, agenda)
+    assert sum(id_.startswith("n") for id_ in due(store, agenda, rolling=["notes"])) > 10
+
+
 # -- signals and looks --------------------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ class Lesson:
 
     at: datetime
     contacts: int
-    """How many there are, times the streams for which they are visited."""
+    """How many have their turn by index, times the streams for which they are visited."""
     kept: float
     """Visits a day that are kept for the bound on age."""
     older: Mapping[timedelta, int]
@@ -102,7 +102,7 @@ class Agenda:
                     priors[stream] = rates.fit(seen, rates.gamma())
                     fitted[stream] = fitted_at is not None
                 complete = complete and (bool(seen) or fitted_at is not None or stream not in rolling)
-        total, _ = tx.count_visits(self._location_id, rolling, [])
+        total = tx.count_rolling(self._location_id, rolling)
         kept = visits.kept_a_day(total, self._share * self._day().limit, self._bounds)
         ages = visits.ages_to_count(total, kept, self._bounds)
         _, older = tx.count_visits(self._location_id, rolling, [now - age for age in ages])
@@ -159,10 +159,9 @@ class Agenda:
         for stream, since in begun.items():
             found += tx.unvisited(self._location_id, stream, since, now, AT_ONCE + len(in_hand))
         fresh = {(one.stream, one.contact_id): one for one in found if (one.stream, one.contact_id) not in in_hand}
-        if rolling:
-            for one in self._bought(tx, rolling, now, bounds, fresh.keys() | set(in_hand)):
-                fresh[one.stream, one.contact_id] = one
-        return list(fresh.values())[:AT_ONCE]
+        bought = self._bought(tx, rolling, now, bounds, fresh.keys() | set(in_hand)) if rolling else []
+        # What is bought is paid for: however many signals wait, it is not put off.
+        return [*list(fresh.values())[: max(0, AT_ONCE - len(bought))], *bought]
 
     def _hurried(self) -> Bounds:
         """The bounds to plan with now: if too many would come too late, the oldest go first in time."""
@@ -184,7 +183,8 @@ class Agenda:
         if bought_at is not None and timedelta(0) <= now - bought_at < BOUGHT_EVERY:
             return []
         self._allowance = self._allowance.grown(now, visits_a_second(self._day(), self._share))
-        count = int(self._allowance.visits)
+        # Shortly before the reset the pace of a minute is more than what is left; what is taken was not yet sent.
+        count = min(int(self._allowance.visits), signalled_visits(self._day(), self._share, 0.0) - len(taken))
         if count < 1:
             return []
         room = count + len(taken)

@@ -36,6 +36,7 @@ from rankr_sync.visits import NEW_CONTACT, POSTPONED, Sent, Step, Waiting
 _TABLE = schema.child_visits
 _COLUMNS = [column for column in _TABLE.columns if column.name != "location_id"]
 _KEY = ("location_id", "stream", "contact_id")
+_READABLE = or_(_TABLE.c.signal.is_(None), _TABLE.c.signal != POSTPONED)
 
 # A loose index scan: from each step of rate to the next, without touching the contacts between.
 _HEADS = sql("""
@@ -106,18 +107,26 @@ class VisitRows:
 
         What could not be read waits for its own time.
         """
-        readable = or_(_TABLE.c.signal.is_(None), _TABLE.c.signal != POSTPONED)
         found: list[Waiting] = []
         for (stream, rate), until in before.items():
             query = (
                 select(_TABLE.c.contact_id, _TABLE.c.last_visited_at)
-                .where(_TABLE.c.location_id == location_id, _TABLE.c.stream == stream, readable)
+                .where(_TABLE.c.location_id == location_id, _TABLE.c.stream == stream, _READABLE)
                 .where(_TABLE.c.rate == rate, _TABLE.c.last_visited_at <= until)
                 .order_by(_TABLE.c.last_visited_at)
                 .limit(limit)
             )
             found += [Waiting(stream, row[0], row[1], rate) for row in self.connection.execute(query)]
         return found
+
+    def count_rolling(self, location_id: str, streams: Sequence[str]) -> int:
+        """How many visits have their turn by index: not those that were never made, nor what could not be read.
+
+        For both only a signal's visit is made, so that nothing need be kept for them.
+        """
+        turns = and_(_TABLE.c.last_visited_at.is_not(None), _READABLE)
+        mine = and_(_TABLE.c.location_id == location_id, _TABLE.c.stream.in_(streams))
+        return self.connection.execute(select(func.count()).where(mine, turns)).scalar_one()
 
     def count_visits(
         self, location_id: str, streams: Sequence[str], before: Sequence[datetime]
