@@ -47,7 +47,7 @@ LEFT = (0.0, 0.2, 0.4)
 """What is left of a day to people, and by visits to all others: its usual shares of a day this small are nothing."""
 
 SOAK = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
-MANY, FEW = (2000, 300) if SOAK else (6, 2)
+MANY, FEW = (2000, 300) if SOAK else (5, 1)
 LOOK = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
