@@ -8,12 +8,13 @@ table of docs/freshness.md.
 """
 
 import argparse
+import itertools
 import random
 import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,35 +34,33 @@ LOCATION = "Location"
 TICKS = 200
 
 
+def visits_of(location: str, stream: str, ids: Iterable[str], now: datetime) -> Iterator[dict[str, object]]:
+    """Visits as they are after some weeks: 70 % change once in 400 days, 22 % in 60, 7 % weekly, 1 % twice a day."""
+    draw = random.Random(stream)
+    for contact_id in ids:
+        kind = draw.random()
+        rate = 1 / 400 if kind < 0.7 else 1 / 60 if kind < 0.92 else 1 / 7 if kind < 0.99 else 2.0
+        rate = rates.step_of(rate * draw.gammavariate(2, 0.5))
+        age = draw.random() * min(7.0, 1.0 / rate**0.5)
+        yield {
+            "location_id": location,
+            "stream": stream,
+            "contact_id": contact_id,
+            "last_visited_at": now - timedelta(days=age),
+            "rate": rate,
+            "seen_days": 60.0,
+            "due_at": now,
+            "reason": "its turn",
+        }
+
+
 def fill(store: SqlStore, contacts: int) -> None:
-    """One row a contact of two streams: 70 % change once in 400 days, 22 % in 60, 7 % weekly, 1 % twice a day."""
-    draw = random.Random(1)
-
-    def rows(stream: str) -> Iterator[dict[str, object]]:
-        for number in range(contacts):
-            kind = draw.random()
-            rate = 1 / 400 if kind < 0.7 else 1 / 60 if kind < 0.92 else 1 / 7 if kind < 0.99 else 2.0
-            rate = rates.step_of(rate * draw.gammavariate(2, 0.5))
-            age = draw.random() * min(7.0, 1.0 / rate**0.5)
-            yield {
-                "location_id": LOCATION,
-                "stream": stream,
-                "contact_id": f"{number:020d}",
-                "last_visited_at": NOW - timedelta(days=age),
-                "rate": rate,
-                "seen_days": 60.0,
-                "due_at": NOW,
-                "reason": "its turn",
-            }
-
+    """Visits of two streams."""
     for stream in ("notes", "appointments"):
-        batch: list[dict[str, object]] = []
-        for row in rows(stream):
-            batch.append(row)
-            if len(batch) == 50_000:
-                insert(store, batch)
-                batch = []
-        insert(store, batch)
+        ids = (f"{number:020d}" for number in range(contacts))
+        rows = visits_of(LOCATION, stream, ids, NOW)
+        while batch := list(itertools.islice(rows, 50_000)):
+            insert(store, batch)
     with store.engine.connect() as connection:
         if connection.dialect.name == "postgresql":
             connection.execution_options(isolation_level="AUTOCOMMIT").execute(sqlalchemy.text("VACUUM ANALYZE"))
@@ -69,9 +68,8 @@ def fill(store: SqlStore, contacts: int) -> None:
 
 def insert(store: SqlStore, batch: list[dict[str, object]]) -> None:
     """Insert a batch of visits."""
-    if batch:
-        with store.transaction() as tx:
-            tx.connection.execute(sqlalchemy.insert(schema.child_visits), batch)
+    with store.transaction() as tx:
+        tx.connection.execute(sqlalchemy.insert(schema.child_visits), batch)
 
 
 def measure(call: Callable[[], object], times: int) -> tuple[float, float]:
