@@ -27,6 +27,7 @@ format: .venv/dev  ## bring the code into form
 bench: .venv/dev  ## the figures of docs/performance.md and docs/freshness.md
 	$(BIN)/python benchmarks/backfill.py
 	$(BIN)/python benchmarks/planner.py
+	$(BIN)/python benchmarks/idle.py
 	$(BIN)/python benchmarks/freshness --jobs 2 --plot docs/freshness.svg
 	$(BIN)/python benchmarks/freshness/daemon.py
 

@@ -55,7 +55,12 @@ def slot_of(moment: datetime) -> datetime:
     return utc.replace(minute=utc.minute // 15 * 15, second=0, microsecond=0)
 
 
-# Asked with each ring of the bell, so it is made once: making it takes longer than answering it.
+# Asked with each ring of the bell, so they are made once: making them takes longer than answering them.
+_LOANS = (
+    select(schema.rate_loans)
+    .where(schema.rate_loans.c.location_id == bindparam("location"))
+    .order_by(schema.rate_loans.c.asked_at, schema.rate_loans.c.borrower)
+)
 _CURSOR = select(schema.sync_cursors).where(
     schema.sync_cursors.c.location_id == bindparam("location"),
     schema.sync_cursors.c.stream == bindparam("stream"),
@@ -391,11 +396,9 @@ class Transaction(VisitRows, MappingRows):
 
     def loans(self, location_id: str) -> list[Loan]:
         """Every loan of a location, the earliest first."""
-        table = schema.rate_loans
-        query = select(table).where(table.c.location_id == location_id).order_by(table.c.asked_at, table.c.borrower)
         return [
             Loan(row.borrower, row.requests, row.expires_at, row.seen_at is not None, row.granted_at is not None)
-            for row in self.connection.execute(query)
+            for row in self.connection.execute(_LOANS, {"location": location_id})
         ]
 
     def answer_loan(self, location_id: str, borrower: str, now: datetime, granted: int | None) -> None:

@@ -53,12 +53,22 @@ _HEADS = sql("""
     """).columns(rate=Float, head=schema.UtcDateTime)
 
 
-# Asked each second, so it is made once: making it takes longer than answering it.
+# Asked each second, so they are made once: making them takes longer than answering them.
 _SIGNALLED = (
     select(*_COLUMNS)
     .where(_TABLE.c.location_id == bindparam("location"), _TABLE.c.stream == bindparam("stream"))
     .where(_TABLE.c.signal.is_not(None), _TABLE.c.due_at <= bindparam("now"))
     .order_by(_TABLE.c.due_at)
+    .limit(bindparam("most", type_=Integer))
+)
+
+
+_WAITING = (
+    select(_TABLE.c.contact_id, _TABLE.c.last_visited_at)
+    .where(_TABLE.c.location_id == bindparam("location"), _TABLE.c.stream == bindparam("stream"))
+    .where(_READABLE)
+    .where(_TABLE.c.rate == bindparam("rate"), _TABLE.c.last_visited_at <= bindparam("until"))
+    .order_by(_TABLE.c.last_visited_at)
     .limit(bindparam("most", type_=Integer))
 )
 
@@ -109,14 +119,8 @@ class VisitRows:
         """
         found: list[Waiting] = []
         for (stream, rate), until in before.items():
-            query = (
-                select(_TABLE.c.contact_id, _TABLE.c.last_visited_at)
-                .where(_TABLE.c.location_id == location_id, _TABLE.c.stream == stream, _READABLE)
-                .where(_TABLE.c.rate == rate, _TABLE.c.last_visited_at <= until)
-                .order_by(_TABLE.c.last_visited_at)
-                .limit(limit)
-            )
-            found += [Waiting(stream, row[0], row[1], rate) for row in self.connection.execute(query)]
+            asked = {"location": location_id, "stream": stream, "rate": rate, "until": until, "most": limit}
+            found += [Waiting(stream, row[0], row[1], rate) for row in self.connection.execute(_WAITING, asked)]
         return found
 
     def count_rolling(self, location_id: str, streams: Sequence[str]) -> int:
