@@ -17,8 +17,9 @@ from pydantic import SecretStr
 
 from mirror import LOCATION, backfill, configuration, query
 from rankr_sync import schema
+from rankr_sync.app import api_alone
 from rankr_sync.cli.check import examine
-from rankr_sync.cli.checks import OK, PROBLEM, WARNING, Finding, database, service
+from rankr_sync.cli.checks import OK, PROBLEM, WARNING, Finding, api, database, service
 from rankr_sync.config import Config, Http, Location, OAuth, Summary
 from rankr_sync.errors import Interrupted
 from rankr_sync.sandbox import RateLimit, Sandbox, SandboxOptions, running
@@ -373,6 +374,19 @@ def test_the_quota_is_told(sqlite_url: str) -> None:
         assert code(check(config_of(served, sqlite_url))) == 1
     with running(SandboxOptions(contacts=2, rate_limit=None)) as served:
         assert check(config_of(served, sqlite_url))["day's quota"].verdict == WARNING
+
+
+def test_beside_a_daemon_what_it_uses_is_not_guessed(served: tuple[str, Sandbox], sqlite_url: str) -> None:
+    """A loan tells nothing of the slots that are not lent."""
+
+    async def told() -> str:
+        config = config_of(served, sqlite_url)
+        async with api_alone(config, config.locations[0]) as source:
+            source.pacer.budget.keep_to(14)
+            found = await api.examine(config, config.locations[0], source)
+            return next(one.words for one in found if one.subject == "burst quota")
+
+    assert asyncio.run(told()).endswith(", spent by the process at work")
 
 
 def test_asked_to_end_it_ends(served: tuple[str, Sandbox], sandbox: Sandbox, sqlite_url: str) -> None:

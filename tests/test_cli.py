@@ -757,6 +757,39 @@ def test_debug_shows_the_traceback(process: Cli) -> None:
 
 @pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["status", "run"])
+def test_a_signal_while_it_still_loads_ends_it_without_a_word(
+    environment: dict[str, str], number: signal.Signals, command: str
+) -> None:
+    """Loading takes a second, longer on a busy machine: who types Ctrl-C in it sees no traceback."""
+    script = (
+        "import os, sys\n"
+        "class Ends:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        name == 'rankr_sync.cli' and os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Ends())\n"
+        f"sys.argv = ['rankr-sync', '{command}']\n"
+        "from rankr_sync.__main__ import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
+    code = 0 if command == "run" else 128 + number
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, b"", b"")
+
+
+@pytest.mark.process
+def test_a_reader_that_has_gone_is_no_failure(environment: dict[str, str], tmp_path: Path) -> None:
+    """`status | head -1` exits 0 and says nothing, also under `set -o pipefail`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "rankr_sync", "status", "--json"]
+    ended = subprocess.run(command, env=environment, cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_daemon_ends_well(
     environment: dict[str, str], sandbox: Sandbox, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -176,6 +176,18 @@ def cli(
     return run_
 
 
+@pytest.mark.parametrize("command", ["contacts", "contact someone", "rejects list", "summary", "mapping apply"])
+def test_a_location_that_is_not_known_is_an_error(cli: Cli, command: str) -> None:
+    """Known is what is configured or stored, by its id, our name or HighLevel's; of others nothing is told."""
+    assert cli("backfill", "--stream", "contacts")[0] == 0
+    code, out, err = cli(*command.split(), "--location", "elsewhere")
+    assert (code, out) == (2, "")
+    assert f"use one of: {LOCATION}" in err
+    for known in (LOCATION, "Sandbox 00001"):
+        code, out, err = cli("contacts", "--location", known, "--limit", "1", "--json")
+        assert (code, len(json.loads(out))) == (0, 1), err
+
+
 def test_the_commands(cli: Cli, served: tuple[str, Sandbox]) -> None:
     """`contact --task`, `--note`, and `contacts` by words, tag and business, with a business read anew."""
     sandbox = served[1]
@@ -193,6 +205,10 @@ def test_the_commands(cli: Cli, served: tuple[str, Sandbox]) -> None:
     assert code == 0
     assert "does not know it any more" in err
     assert json.loads(out)["deleted_at"] is not None
+    code, _, err = cli("contact", max(sandbox.truth(LOCATION)["contacts"]), "--note", note)
+    assert code == 1, "it is another contact's, and there"
+    assert f"rankr-sync contact {id_} --note {note}" in err
+    assert "neither in the store nor at the source" in cli("contact", "nobody", "--refresh")[2]
     assert cli("contact", id_, "--task", "../x")[0] == 2
     assert cli("contact", id_, "--task", "nobody")[0] == 1
     for options in (("--query", "zoë quill"), ("--tag", "vip"), ("--business", BUSINESS)):

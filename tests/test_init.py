@@ -30,6 +30,7 @@ def cli(served: tuple[str, Sandbox], tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name in [name for name in os.environ if name.startswith("RANKR_SYNC_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("RANKR_SYNC_API__BASE_URL", served[0])
+    monkeypatch.setenv("RANKR_SYNC_HTTP__LISTEN", "off")  # who else listens on this machine is not asked
     monkeypatch.chdir(tmp_path)
     (tmp_path / "token").write_text(f"{DEFAULT_TOKEN}\n")
     command = typer.main.get_command(app)
@@ -42,8 +43,9 @@ GIVEN = ("init", "--token-file", "token", "--location", LOCATION, "--yes")
 def test_the_written_file_works(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It loads, `check` passes with it alone, the token is not in it, and only its owner may read it."""
     assert cli(*GIVEN, "--database", f"sqlite:///{tmp_path}/mine.db") == 0
-    said = capsys.readouterr().out
+    said, logged = capsys.readouterr()
     assert "12 contacts" in said
+    assert "request.ended" not in said + logged, "a person reads this"
     assert "rankr-sync check" in said
     file = tmp_path / "config.toml"
     assert DEFAULT_TOKEN not in file.read_text() + said

@@ -409,6 +409,16 @@ def test_only_our_own_names_are_answered(asked: Callable[..., Any], host: str, h
     assert asked(work, **ours, listen="0.0.0.0:8700") == [elsewhere, 200]
 
 
+def test_a_zero_byte_is_refused_before_a_database_sees_it(asked: Callable[..., Any]) -> None:
+    """PostgreSQL takes no text that holds one."""
+
+    async def work(made: Surface) -> list[int]:
+        paths = ("/contacts?q=%00", "/contacts/a/%00", "/contacts?q=%2500")
+        return [(await made.visitor.get(path)).status_code for path in paths]
+
+    assert asked(work) == [400, 400, 200]
+
+
 def test_every_answer_says_what_a_browser_may_do_with_it(asked: Callable[..., Any]) -> None:
     """The strict policy, no sniffing, nothing kept, nothing told to other sites: also on errors and redirections."""
 

@@ -116,6 +116,10 @@ def test_the_pages_say_how_it_is(database_url: str) -> None:
         assert "at most 321 in one" in first
         id_ = page.ids()[0]
         row = rows(database_url, "contacts")[id_]
+        reached = next(one for one in rows(database_url, "contacts").values() if one["email"] and one["phone"])
+        card = await page.get(f"/contacts/{LOCATION}/{reached['id']}")
+        assert f'href="mailto:{reached["email"]}"' in card
+        assert f'href="tel:{reached["phone"]}"' in card, "a telephone knows no %2B"
         found = await page.get("/contacts", params={"q": row["email"] or row["phone"]})
         assert f"/contacts/{LOCATION}/{id_}" in found
         assert "30 contacts" in await page.get("/contacts")

@@ -13,8 +13,12 @@ from types import FrameType
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, _end_at_once)
+    interrupted = signal.getsignal(signal.SIGINT)
+    if interrupted is signal.default_int_handler:  # else whoever started this does not want it to end of it
+        signal.signal(signal.SIGINT, _end_at_once)
     from rankr_sync.cli import main as command_line
 
+    signal.signal(signal.SIGINT, interrupted)
     command_line()
 
 

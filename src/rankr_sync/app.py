@@ -25,7 +25,9 @@ from rankr_sync.pacing import RateBudget, affordable_interval
 from rankr_sync.part import Part
 from rankr_sync.plan import Rules
 from rankr_sync.store import SqlStore
+from rankr_sync.store.look import location_names
 from rankr_sync.store.scratch import scratch_copy
+from rankr_sync.store.upkeep import stored_locations
 from rankr_sync.streams import OWNER, STREAMS
 from rankr_sync.visits import Bounds
 
@@ -284,9 +286,26 @@ def why_gone(store: SqlStore, config: Config, contact: Row) -> str | None:
     return "it is not of the part of the account that is mirrored: see [only] in the configuration"
 
 
-def location_id_of(config: Config, location: str | None) -> str | None:
-    """The id of a location that is named by its id or name; what is not configured is taken for an id."""
-    return next((one.id for one in config.locations if location in (one.id, one.name)), location)
+def location_id_of(store: SqlStore, config: Config, location: str | None) -> str | None:
+    """The id of a location that is named by its id or name, ours or HighLevel's. Raises BadConfiguration.
+
+    What is stored counts, too, though it be configured no more. Where OAuth tells the locations, and this one is not
+    stored yet, it is taken for an id.
+    """
+    if location is None:
+        return None
+    with store.reading() as tx:
+        named: list[tuple[str, str | None]] = list(location_names(tx.connection).items())
+    named += [(one.id, one.name) for one in config.locations]
+    found = sorted({id_ for id_, name in named if location == id_} or {id_ for id_, name in named if location == name})
+    if len(found) > 1:
+        raise BadConfiguration(
+            f"{len(found)} locations are called {location}", hint=f"choose one by its id: {', '.join(found)}"
+        )
+    if not found and config.locations and location not in stored_locations(store):
+        known = ", ".join(sorted({id_ for id_, _ in named}))
+        raise BadConfiguration(f"location {location} is neither configured nor stored", hint=f"use one of: {known}")
+    return found[0] if found else location
 
 
 def _say_spent(location_id: str) -> Callable[[float], None]:

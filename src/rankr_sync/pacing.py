@@ -115,6 +115,11 @@ class RateBudget:
         self._forget_old(now)
         return self._used()
 
+    @property
+    def borrowed(self) -> bool:
+        """Whether only slots of a loan are ours: how many of the others are free, the lender alone knows."""
+        return self._kept_to is not None
+
     def day_spent(self, now: float, reserve: int = 0) -> bool:
         """Whether nothing beyond `reserve` is left until the daily reset."""
         return self._day_wait(now, reserve) > 0

@@ -37,6 +37,11 @@ def show_alone(config: Config, contact: Row, stream: str, id_: str, *, as_json: 
     store.close()
     if row is None:
         raise NotFound(f"contact {contact['id']} has no such record of {stream}")
+    if row["contact_id"] != contact["id"]:
+        raise NotFound(
+            f"this record of {stream} is of another contact",
+            hint=f"rankr-sync contact {row['contact_id']} --{stream.removesuffix('s')} {id_}",
+        )
     if not there:
         typer.echo("the source does not know it any more; what follows is the last that was stored", err=True)
     if as_json:

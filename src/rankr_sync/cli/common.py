@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import re
 import signal
 import sys
@@ -107,7 +108,13 @@ def raise_last(errors: Iterable[RankrSyncError]) -> None:
 def main_with(app: typer.Typer) -> NoReturn:
     """Run the command line. Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 credentials, 130/143 signals."""
     command = typer.main.get_command(app)
-    sys.exit(_code_of(lambda: command(standalone_mode=False)))
+    code = _code_of(lambda: command(standalone_mode=False))
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone before a word was written; nor shall Python try it again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def _code_of(call: Callable[[], Any]) -> int:
@@ -128,6 +135,10 @@ def _code_of(call: Callable[[], Any]) -> int:
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130
+    except SystemExit as end:  # typer's own word for a reader that has gone, as `head` does, is 1
+        if isinstance(end.__context__, BrokenPipeError):
+            return 0
+        raise
     except RankrSyncError as error:
         explain(error)
         return error.exit_code

@@ -54,7 +54,7 @@ def contacts(
         _read_business(settings, location, business)
     found: list[Row] = []
     wanted, store = Wanted(query, tag, business), open_store(settings)
-    for id_ in [chosen] if (chosen := location_id_of(settings, location)) else stored_locations(store):
+    for id_ in [chosen] if (chosen := location_id_of(store, settings, location)) else stored_locations(store):
         with store.reading() as tx:
             found += _living(tx.connection, id_, wanted, limit - len(found))
     store.close()

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import SecretStr
 
+from rankr_sync import logs
 from rankr_sync.app import api_alone, build, open_store
 from rankr_sync.cli import auth, common
 from rankr_sync.cli.common import DebugOption, VerboseOption
@@ -47,6 +48,7 @@ def init(
     debug: DebugOption = False,
 ) -> None:
     """Set up; see INIT_HELP."""
+    logs.configure("console", "warning")  # a person reads this; --verbose shows the rest
     base = Config()  # the environment over the defaults; what an older file says is about to be replaced
     if oauth and (token_file is not None or location is not None or yes):
         raise BadConfiguration(

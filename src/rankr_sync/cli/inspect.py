@@ -100,14 +100,16 @@ def contact(
 ) -> None:
     """Show one contact."""
     settings = common.configured(config, quiet=True)
-    location = location_id_of(settings, location)
     store = open_store(settings)
+    location = location_id_of(store, settings, location)
     found = _find(store, wanted, location)
     if refresh and len(found) <= 1 and (found or common.ID.fullmatch(wanted)):
         store.close()
         common.run_until_done(lambda stop: _refresh(settings, wanted, found, location, stop))
         store = open_store(settings)
         found = _find(store, wanted, location)
+    if not found and refresh and common.ID.fullmatch(wanted):
+        raise NotFound("no such contact, neither in the store nor at the source")
     if not found:
         raise NotFound(
             "no such contact in the store",
@@ -163,8 +165,9 @@ def list_rejects(
     """List them."""
     settings, now = common.configured(config), datetime.now(UTC)
     store = open_store(settings)
+    chosen = location_id_of(store, settings, location)
     with store.reading() as tx:
-        found = look.rejects(tx.connection, location_id_of(settings, location), stream)
+        found = look.rejects(tx.connection, chosen, stream)
     store.close()
     if as_json:
         show.as_json(found)

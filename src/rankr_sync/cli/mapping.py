@@ -62,11 +62,11 @@ def preview(
         raise BadConfiguration(f"there is no stream {stream!r}", hint=f"use one of: {', '.join(STREAMS)}")
     if live and (contact is None or sample is not None):
         raise BadConfiguration("--live needs a contact", hint="rankr-sync mapping preview --contact ID --live")
-    one, location = STREAMS[stream], location_id_of(settings, location)
+    one, store = STREAMS[stream], open_store(settings)
+    location = location_id_of(store, settings, location)
     if live and contact is not None:
         found = samples.live(settings, one, location, contact)
-    store = open_store(settings)
-    if not live:
+    else:
         found = samples.of_file(sample, location) if sample else samples.stored(store, one, location, contact)
     facts = stored_facts(store, settings, found.location_id)
     store.close()
@@ -129,7 +129,7 @@ def apply(
     """Map everything again."""
     settings = common.configured(config)
     store = open_store(settings)
-    chosen = location_id_of(settings, location)
+    chosen = location_id_of(store, settings, location)
     overtaken: dict[str, list[str]] = {}
     for location_id in [chosen] if chosen else stored_locations(store):
         with _progress(location_id) as on_progress:

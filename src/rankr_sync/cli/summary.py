@@ -53,7 +53,7 @@ def summary(
             hint="set RANKR_SYNC_SUMMARY__URLS_FILE to a file with apprise URLs, or summary.urls",
         )
     store = open_store(settings)
-    ids = [location_id_of(settings, location)] if location else [one.id for one in settings.locations]
+    ids = [location_id_of(store, settings, location)] if location else [one.id for one in settings.locations]
     places = [daily.place_of(store, settings, id_) for id_ in ids or stored_locations(store) if id_]
     if not places:
         raise NotFound("the store is empty", hint="rankr-sync backfill")

@@ -177,6 +177,8 @@ class Visit:
         """Why it is not answered, or None."""
         if self.path in FOR_EVERYBODY:
             return None
+        if "\0" in self.path or "%00" in self.query:  # PostgreSQL takes no such text, SQLite has none
+            return _refused(400, "no address here holds a zero byte", "open the page itself: /")
         if self._offered is not None:
             return self._program()
         host = self.headers.get("host", "")

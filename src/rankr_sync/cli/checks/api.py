@@ -194,8 +194,9 @@ def _clock(look: _Look) -> Iterator[Finding]:
 def _quota(source: HighLevel, *, told: bool) -> Iterator[Finding]:
     budget, now, id_ = source.pacer.budget, time.monotonic(), source.location_id
     if budget.limit is not None and told:
+        pace = f"{budget.limit.requests:,} requests in {budget.limit.seconds:g} s"
         used = min(budget.used(now), budget.limit.requests)
-        words = f"{used:,} of {budget.limit.requests:,} requests in {budget.limit.seconds:g} s are used just now"
+        words = f"{pace}, spent by the process at work" if budget.borrowed else f"{used:,} of {pace} are used just now"
         yield Finding(OK, "burst quota", words, location=id_)
     left, limit = budget.daily_remaining, budget.daily_limit
     if left is None:
