@@ -119,6 +119,7 @@ def test_the_pages_say_how_it_is(database_url: str) -> None:
         reached = next(one for one in rows(database_url, "contacts").values() if one["email"] and one["phone"])
         card = await page.get(f"/contacts/{LOCATION}/{reached['id']}")
         assert f'href="mailto:{reached["email"]}"' in card
+        assert "+00:00</span>" not in card, "who has it read aloud hears a moment as all others see it"
         assert f'href="tel:{reached["phone"]}"' in card, "a telephone knows no %2B"
         found = await page.get("/contacts", params={"q": row["email"] or row["phone"]})
         assert f"/contacts/{LOCATION}/{id_}" in found

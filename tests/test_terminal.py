@@ -19,7 +19,7 @@ from typing import Self
 import pytest
 
 from mirror import LOCATION, backfill, configuration, query
-from rankr_sync.cli.show import fitting
+from rankr_sync.cli.show import columns, fitting, table
 from rankr_sync.config import load
 from rankr_sync.sandbox import CLIENT_ID, CLIENT_SECRET, DEFAULT_TOKEN, RateLimit, Sandbox, SandboxOptions, running
 from test_interrupted import environment
@@ -204,3 +204,12 @@ def test_init_logs_in_by_oauth(env: dict[str, str], tmp_path: Path, database_url
 def test_columns_are_left_out_only_as_needed(room: int | None, shown: list[int]) -> None:
     """The least important first, none where all fit, and what is not expendable stays."""
     assert fitting([10, 10, 10], [1, 2], room) == shown
+
+
+def test_columns_are_aligned_whatever_is_written_in_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """Signs that take two columns of a terminal, and marks that take none."""
+    names = ["Ada", "Casey 田中", "Robin ✨ Lee", "Zoe\u0308", "श\u094dर"]
+    table("", ("name", "id"), [(name, "x") for name in names])
+    lines = capsys.readouterr().out.splitlines()
+    assert {columns(line[: line.rindex(" ") + 1]) for line in lines[1:]} == {len("Robin ✨ Lee") + 3}
+    assert [columns(name) for name in names] == [3, 10, 12, 3, 2]

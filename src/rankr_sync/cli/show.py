@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
@@ -65,6 +66,16 @@ def folded(words: str) -> None:
     print(words)
 
 
+def columns(words: str) -> int:
+    """How many columns of a terminal they take: Chinese, Japanese and emoji two each, marks on other letters none."""
+    if words.isascii():
+        return len(words)
+    marks = ("Mn", "Me", "Cf")
+    return sum(
+        0 if unicodedata.category(sign) in marks else 1 + (unicodedata.east_asian_width(sign) in "WF") for sign in words
+    )
+
+
 def fitting(widths: Sequence[int], expendable: Sequence[int], room: int | None) -> list[int]:
     """The columns to show: all, or without the first of `expendable` until two spaces between the rest fit `room`."""
     shown, droppable = list(range(len(widths))), list(expendable)
@@ -85,11 +96,12 @@ def table(
     `right`: columns aligned to the right. `expendable`: columns that a narrow terminal does without, the least
     important first; which were left out is said below.
     """
-    widths = [max([len(header[i]), *(len(row[i]) for row in rows)]) for i in range(len(header))]
+    widths = [max([columns(header[i]), *(columns(row[i]) for row in rows)]) for i in range(len(header))]
     shown = fitting(widths, expendable, _room())
 
     def line(cells: Sequence[str]) -> str:
-        return "  ".join(cells[i].rjust(widths[i]) if i in right else cells[i].ljust(widths[i]) for i in shown).rstrip()
+        padded = [(cells[i], " " * (widths[i] - columns(cells[i])), i in right) for i in shown]
+        return "  ".join(space + cell if rightward else cell + space for cell, space, rightward in padded).rstrip()
 
     strong, faint, end = _styles()
     if title:
