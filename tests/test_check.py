@@ -74,9 +74,9 @@ def not_ok(found: dict[str, Finding]) -> set[str]:
 # -- what is served and sent -------------------------------------------------------------------------
 
 
-def on(listen: str, **changes: Any) -> Finding:
+def on(listen: str, *, at_work: bool = True, **changes: Any) -> Finding:
     """The line of the page on this address."""
-    (found,) = service.examine(configuration("sqlite:///x.db", http=Http(listen=listen, **changes)))
+    (found,) = service.examine(configuration("sqlite:///x.db", http=Http(listen=listen, **changes)), at_work=at_work)
     return found
 
 
@@ -108,8 +108,10 @@ def test_an_address_that_is_taken_is_told_unless_by_a_daemon() -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), Daemon) as daemon:
         threading.Thread(target=daemon.serve_forever, daemon=True).start()
         beside = on(f"127.0.0.1:{daemon.server_port}")
+        another = on(f"127.0.0.1:{daemon.server_port}", at_work=False)
         daemon.shutdown()
     assert (beside.verdict, beside.words.partition(", ")[2]) == (OK, "served just now")
+    assert another.verdict == PROBLEM, "it serves another store"
 
 
 def test_where_summaries_go_is_looked_at_without_sending(tmp_path: Path) -> None:
@@ -118,11 +120,13 @@ def test_where_summaries_go_is_looked_at_without_sending(tmp_path: Path) -> None
     file.write_text("# to the team\njson://127.0.0.1:1/very-geheim\n")
     urls = (SecretStr("mailto://u:very-geheim@example.com"), SecretStr("smoke://very-geheim"))
     config = configuration("sqlite:///x.db", http=Http(listen="off"), summary=Summary(urls=urls, urls_file=file))
-    _, known, unknown = service.examine(config)
+    _, known, unknown = service.examine(config, at_work=False)
     assert known.words.startswith("sent at 07:00 to E-Mail 1, JSON 3")
     assert (unknown.subject, unknown.verdict) == ("summary, target 2", WARNING)
     assert "geheim" not in f"{known} {unknown}"
-    _, unreadable = service.examine(config.model_copy(update={"summary": Summary(urls_file=tmp_path / "none")}))
+    _, unreadable = service.examine(
+        config.model_copy(update={"summary": Summary(urls_file=tmp_path / "none")}), at_work=False
+    )
     assert (unreadable.verdict, unreadable.exit_code) == (PROBLEM, 2)
 
 

@@ -58,6 +58,14 @@ def test_the_written_file_works(cli: Cli, tmp_path: Path, capsys: pytest.Capture
     os.environ["RANKR_SYNC_API__BASE_URL"] = config.api.base_url
 
 
+def test_the_database_is_the_same_from_every_folder(cli: Cli, tmp_path: Path) -> None:
+    """A file that is named as it lies here is written with its whole path."""
+    assert cli(*GIVEN, "--config", "mine.toml") == 0
+    assert load(tmp_path / "mine.toml", environ={}).database.url == f"sqlite:///{tmp_path}/rankr.db"
+    assert cli(*GIVEN, "--database", "postgresql://h/x") == 0
+    assert load(tmp_path / "config.toml", environ={}).database.url == "postgresql://h/x"
+
+
 def test_nothing_is_overwritten_unasked(cli: Cli, tmp_path: Path) -> None:
     """A file that is there stays; `--yes` replaces it."""
     (tmp_path / "other.toml").write_text("# mine\n")

@@ -203,10 +203,13 @@ def test_a_code_that_is_not_good_is_3(sqlite_url: str) -> None:
 
 
 def test_the_redirect_to_this_machine_is_received() -> None:
-    """Its path and nothing else is answered, and the URL is passed on."""
-    with callback.listening(0, "/callback") as (port, arrived):
-        with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/favicon.ico")
+    """Its path and nothing else is answered, and the URL is passed on; what is of another login is told so, and the
+    wait goes on.
+    """
+    with callback.listening(0, "/callback", "s") as (port, arrived):
+        for stray in ("favicon.ico", "callback", "callback?code=c&state=other"):
+            with pytest.raises(urllib.error.HTTPError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/{stray}")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/callback?code=c&state=s") as answer:
             assert b"Thank you" in answer.read()
         assert callback.wait_for(arrived, 1.0) == "/callback?code=c&state=s"

@@ -13,7 +13,7 @@ import pytest
 from mirror import EXPECTED, LOCATION, account, backfill, calls, configuration, query, rows, run
 from rankr_sync.config import Config, Only
 from rankr_sync.engine import LocationSync, Progress
-from rankr_sync.errors import Interrupted
+from rankr_sync.errors import Interrupted, PartEmpty
 from rankr_sync.model import Known, LocationFacts, Page, Record
 from rankr_sync.part import WHOLE, Part
 from rankr_sync.plan import plan_page
@@ -228,8 +228,27 @@ def test_a_pass_of_another_part_is_not_gone_on_with(database_url: str) -> None:
         )
     assert 0 < len(rows(database_url, "contacts")) < 225
     other = Only(tags=("other",))
-    backfill(sandbox, configuration(database_url, only=other, streams=("contacts",)))
+    config = configuration(database_url, only=other, streams=("contacts",))
+    backfill(sandbox, config, confirm_deletions=True)
     assert rows(database_url, "contacts").keys() == members(sandbox, other)
+
+
+def test_a_part_that_nobody_is_of_waits_for_a_word(database_url: str) -> None:
+    """A mistyped tag removes nobody and asks nothing; confirmed, or corrected, it is taken up."""
+    sandbox, mistyped = account(24), Only(tags=("viip",))
+    inside = a_third(sandbox)
+    backfill(sandbox, configuration(database_url, only=mistyped, streams=("contacts",)))
+    backfill(sandbox, configuration(database_url, only=VIP))
+    assert rows(database_url, "contacts").keys() == set(inside)
+    with pytest.raises(PartEmpty) as caught:
+        backfill(sandbox, configuration(database_url, only=mistyped))
+    assert caught.value.exit_code == 2
+    assert differences(sandbox, database_url, VIP) == []
+    backfill(sandbox, configuration(database_url, only=VIP))
+    assert differences(sandbox, database_url, VIP) == []
+    for confirmed in (True, False):  # the word is asked for once
+        backfill(sandbox, configuration(database_url, only=mistyped), confirm_deletions=confirmed)
+        assert rows(database_url, "contacts") == {}
 
 
 def stopping(stop: asyncio.Event) -> Callable[[Progress], None]:

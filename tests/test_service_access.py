@@ -17,7 +17,7 @@ from rankr_sync.config import Http
 from rankr_sync.errors import BadConfiguration
 from rankr_sync.service.access import LARGEST_FORM, POLICY, access_of, local_path
 from rankr_sync.service.secrets import password_of
-from rankr_sync.service.server import address_of
+from rankr_sync.service.server import address_of, listen, listen_again
 from rankr_sync.service.sessions import SESSION_LASTS, Sessions
 from rankr_sync.service.slowdown import FREE, MOST_ADDRESSES, TOGETHER, Slowdown
 from service import HOST, PASSWORD, TOKEN, Surface, csrf_of, sign_in, surface, with_password
@@ -197,6 +197,23 @@ def test_only_our_own_sessions_count() -> None:
     binding[0] = b"one"
     now[0] += SESSION_LASTS + 1
     assert sessions.read(cookie) is None
+
+
+def test_a_reload_signs_out_only_those_whose_password_is_no_more() -> None:
+    """A configuration that is read again with the same password knows the same sessions, and who has signed out."""
+    http = Http(listen="127.0.0.1:0", password=SecretStr("geheim"))
+    before = listen(http)
+    assert before is not None
+    stays, ended = (before.access.sessions.begin(signed_in=True) for _ in range(2))
+    cookies = [before.access.sessions.write(one) for one in (stays, ended)]
+    before.access.sessions.end(ended)
+    after = listen_again(before, http, http.model_copy(update={"allowed_hosts": ("crm.example.com",)}))
+    assert after is not None
+    assert [after.access.sessions.read(cookie) for cookie in cookies] == [stays, None]
+    other = listen_again(after, http, http.model_copy(update={"password": SecretStr("another")}))
+    assert other is not None
+    assert other.access.sessions.read(cookies[0]) is None
+    before.socket.close()
 
 
 def test_a_token_opens_everything_for_programs(asked: Callable[..., Any]) -> None:

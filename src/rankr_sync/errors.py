@@ -75,7 +75,7 @@ class LeaseLost(TryLater):
 
 
 class AskOwner(RankrSyncError):
-    """Only a person can help: credentials or permissions."""
+    """Only a person can help: credentials, permissions, or a word that is needed."""
 
     exit_code = 3
 
@@ -98,6 +98,12 @@ class ScopeMissing(AskOwner):
 
 class LocationRefused(AskOwner):
     """The token has no access to this location (403)."""
+
+
+class PartEmpty(AskOwner):
+    """The part of the account that is to be mirrored has none of the contacts that are stored."""
+
+    exit_code = 2
 
 
 # -- skip this record ----------------------------------------------------------------------------------

@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import typer
 
 from rankr_sync.access import log_in, open_client
 from rankr_sync.app import open_store
 from rankr_sync.cli import common
-from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, VerboseOption
+from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, NoConfigOption, VerboseOption
 from rankr_sync.config import Config, check_transport
 from rankr_sync.errors import BadConfiguration
 from rankr_sync.oauth import Grant, callback, grants, keys
@@ -82,7 +82,8 @@ def _asking(redirect_uri: str, *, browser: bool, paste: bool) -> Callable[[str],
             _show(url, browser=browser)
             typer.echo("\nAfterwards the browser is sent to a page that may not load. Paste its whole address here:")
             return await asyncio.to_thread(_pasted)
-        with callback.listening(port, urlsplit(redirect_uri).path or "/") as (_, arrived):
+        [state] = parse_qs(urlsplit(url).query)["state"]
+        with callback.listening(port, urlsplit(redirect_uri).path or "/", state) as (_, arrived):
             _show(url, browser=browser)
             return await asyncio.to_thread(callback.wait_for, arrived, WAIT)
 
@@ -157,6 +158,7 @@ def logout(
 @app.command(help=KEY_HELP)
 def key(
     keyring: Annotated[bool, typer.Option("--keyring", help="Keep it in the system's keyring.")] = False,
+    config: NoConfigOption = None,
     verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:

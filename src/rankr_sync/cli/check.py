@@ -14,6 +14,7 @@ from rankr_sync.cli.checks import OK, Finding, api, database, of_error, service
 from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption, VerboseOption
 from rankr_sync.config import Config, Location, check_transport
 from rankr_sync.errors import GrantMissing, Interrupted, RankrSyncError
+from rankr_sync.status_page.words import many
 
 CHECK_HELP = (
     "A doctor: configuration, database, credentials and scope of each endpoint, clock, quota. Writes nothing but what"
@@ -52,8 +53,9 @@ async def examine(config: Config, location: str | None, stop: asyncio.Event, *, 
 
     chosen, found = _configuration(config, location)
     say(found)
-    say(service.examine(config))
     on_store, usable = database.examine(config, [one.id for one in chosen], datetime.now(UTC))
+    at_work = not chosen or any(database.tells_of_work(one) for one in on_store)
+    say(service.examine(config, at_work=at_work))
     say(on_store)
     if not chosen and found[-1].verdict == OK:
         chosen, found = await _opened(config, stop, usable=usable)
@@ -73,7 +75,7 @@ async def _opened(config: Config, stop: asyncio.Event, *, usable: bool) -> tuple
             found = [Location(id=id_) for id_ in app.locations]
     except RankrSyncError as error:
         return [], [of_error(error, subject)]
-    return found, [Finding(OK, subject, f"{len(found)} location(s) are open")]
+    return found, [Finding(OK, subject, f"{many(len(found), 'location')} open")]
 
 
 def _configuration(config: Config, location: str | None) -> tuple[list[Location], list[Finding]]:
@@ -86,7 +88,8 @@ def _configuration(config: Config, location: str | None) -> tuple[list[Location]
         check_transport(config)
     except RankrSyncError as error:
         return [], [of_error(error, subject)]
-    return chosen, [Finding(OK, subject, f"{len(chosen)} location(s), streams {', '.join(config.streams)}")]
+    words = many(len(chosen), "location") if chosen else "locations as OAuth logins open them"
+    return chosen, [Finding(OK, subject, f"{words}, streams {', '.join(config.streams)}")]
 
 
 async def _location(config: Config, location: Location, stop: asyncio.Event, *, with_store: bool) -> list[Finding]:

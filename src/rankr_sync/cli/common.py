@@ -27,6 +27,9 @@ ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Configuration file; else $RANKR_SYNC_CONFIG, else ./config.toml.")
 ]
+NoConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="Taken as by every command; nothing of it is needed here.")
+]
 DebugOption = Annotated[bool, typer.Option(DEBUG, help="Show the traceback of an error.")]
 VerboseOption = Annotated[
     bool,

@@ -10,6 +10,7 @@ from pathlib import Path
 from rankr_sync.cli import plan
 from rankr_sync.config import Api, Config
 from rankr_sync.errors import BadConfiguration
+from rankr_sync.store.connect import file_of
 
 TOKEN_FILE = "highlevel_token"  # noqa: S105 - a file's name
 CLIENT_SECRET_FILE = "highlevel_client_secret"  # noqa: S105 - a file's name
@@ -22,7 +23,7 @@ def toml(config: Config, max_age: timedelta) -> str:
         _section("[api]", [*_token_file(config), *_api(config.api)]),
         *(_section("[oauth]", _oauth(config)) for _ in [0] if config.oauth.client_id is not None),
         *(_section("[[locations]]", _location(one.id, one.name, one.timezone)) for one in config.locations),
-        _section("[database]", [f"url = {_quoted(config.database.url)}"]),
+        _section("[database]", [f"url = {_quoted(_absolute(config.database.url))}"]),
     ]
     if max_age != config.visits.max_age:
         line = f'max_age = "{plan.typed(max_age)}"  # what the quota buys: rankr-sync plan'
@@ -71,6 +72,12 @@ def _location(id_: str, name: str | None, zone: str | None) -> list[str]:
     if zone is not None:
         lines.append(f"timezone = {_quoted(zone)}  # the token may not read the location's own")
     return lines
+
+
+def _absolute(url: str) -> str:
+    """The same database from whatever folder the program is started in."""
+    file = file_of(url)
+    return url if file is None or file.is_absolute() else f"sqlite:///{file.resolve()}"
 
 
 def _quoted(value: object) -> str:

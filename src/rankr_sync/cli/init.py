@@ -42,7 +42,7 @@ def init(
         bool, typer.Option("--agency", help="With --oauth: the whole agency, with all of its locations.")
     ] = False,
     database: Annotated[str | None, typer.Option("--database", help="Database URL.")] = None,
-    output: Annotated[Path, typer.Option("--output", help="The file to write.")] = Path("config.toml"),
+    output: Annotated[Path, typer.Option("--output", "--config", help="The file to write.")] = Path("config.toml"),
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: take the defaults, overwrite.")] = False,
     verbose: VerboseOption = False,
     debug: DebugOption = False,

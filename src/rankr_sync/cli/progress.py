@@ -10,7 +10,7 @@ import structlog
 
 from rankr_sync.engine import Progress
 from rankr_sync.spans import lasting
-from rankr_sync.streams import STREAMS
+from rankr_sync.streams import OWNER, STREAMS
 
 if TYPE_CHECKING:
     from rankr_sync.app import App
@@ -32,10 +32,12 @@ class Estimate:
         """Requests in all, or None while the number of contacts is not known."""
         if progress.total is None:
             return None
-        visited = len(self._app.locations[self._location_id].context.visited_streams())
+        visited_streams = self._app.locations[self._location_id].context.visited_streams()
+        visited = len([name for name in visited_streams if name in progress.wanted])
         streams = [one for one in progress.streams if not STREAMS[one].walks]
         walked = sum(tally.requests for name, tally in progress.streams.items() if name not in streams)
-        return max(progress.requests, max(walked, progress.total // 100 + 1) + progress.total * visited)
+        pages = progress.total // 100 + 1 if OWNER.name in progress.wanted else 0
+        return max(progress.requests, max(walked, pages) + progress.total * visited - progress.visited)
 
     def seconds_left(self, progress: Progress) -> float | None:
         """By the pace so far."""

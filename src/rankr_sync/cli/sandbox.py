@@ -15,7 +15,7 @@ from sqlalchemy import text
 from rankr_sync import logs
 from rankr_sync.app import open_store
 from rankr_sync.cli import common, show
-from rankr_sync.cli.common import DebugOption, VerboseOption
+from rankr_sync.cli.common import DebugOption, NoConfigOption, VerboseOption
 from rankr_sync.cli.sync import Wish, backfill_all
 from rankr_sync.config import Api, Config, Database, Location
 from rankr_sync.errors import BadConfiguration, StoreUnavailable
@@ -43,6 +43,7 @@ def demo(
     ] = None,
     contacts: Annotated[int, typer.Option("--contacts", min=1, help="How many contacts the account has.")] = 500,
     fast: Annotated[bool, typer.Option("--fast", help="No rate limit.")] = False,
+    config: NoConfigOption = None,
     verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -56,17 +57,17 @@ def demo(
     print(f"A simulated HighLevel account with {contacts:,} contacts" + (f", limited to {limit}." if limit else "."))
     with running(SandboxOptions(contacts=contacts, rate_limit=limit)) as (base_url, sandbox):
         # Past the environment, which may name the real account and the real database.
-        config = Config.model_construct(
+        settings = Config.model_construct(
             api=Api(base_url=base_url, token=SecretStr(DEFAULT_TOKEN), rate_limit=str(limit) if limit else "none"),
             locations=(Location(id=DEFAULT_LOCATION_ID),),
             database=Database(url=database or f"sqlite:///{DEMO_DATABASE}"),
             streams=tuple(STREAMS),
         )
-        print(f"It listens on {base_url}; copying it into {location_of(config.database.url)}:\n")
-        common.run_until_done(lambda stop: backfill_all(config, Wish(list(STREAMS)), stop))
+        print(f"It listens on {base_url}; copying it into {location_of(settings.database.url)}:\n")
+        common.run_until_done(lambda stop: backfill_all(settings, Wish(list(STREAMS)), stop))
         throttled = sandbox.stats()["throttled"]
     print(f"\nRequests refused by the rate limit: {throttled}. What `rankr-sync status` shows:\n")
-    store, now = open_store(config), datetime.now(UTC)
+    store, now = open_store(settings), datetime.now(UTC)
     with store.reading() as tx:
         show.status(look.state(tx.connection, now), now)
         richest = _richest(store)
@@ -127,6 +128,7 @@ def serve_sandbox(
     churn: Annotated[float, typer.Option("--churn", min=0, help="Edits a second.")] = 0.0,
     index_lag: Annotated[float, typer.Option("--index-lag", min=0, help="Seconds until search sees an edit.")] = 0.0,
     locations: Annotated[int, typer.Option("--locations", min=1)] = 1,
+    config: NoConfigOption = None,
     verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:

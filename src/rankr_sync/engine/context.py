@@ -190,12 +190,16 @@ class Settings:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a location is, for people who watch. `total` is the source's count of contacts, once known."""
+    """How far a location is, for people who watch. `total` is the source's count of contacts, once known; `visited`
+    counts the visits that were made before, by what was cut off. `wanted`: the streams that are copied.
+    """
 
     location_id: str
     requests: int = 0
     streams: dict[str, Tally] = field(default_factory=dict)
+    wanted: tuple[str, ...] = ()
     total: int | None = None
+    visited: int = 0
 
 
 @dataclass(slots=True)

@@ -111,6 +111,10 @@ class LocationSync:
         if OWNER.name not in names and not await self.is_complete(OWNER.name):
             wanted.insert(0, OWNER.name)  # whose children are to be copied must be known first
         begun = {name: await self.begin_visits(name, restart=restart) for name in self._visited(wanted)}
+        self.context.progress.wanted = tuple(wanted)
+        if OWNER.name not in wanted:
+            self.context.progress.total = await self.count_contacts()
+        self.context.progress.visited = await self._visited_since(begun)
         walking = [
             asyncio.create_task(self._full_pass_or_visits(name, begun, restart))
             for name in wanted
@@ -418,6 +422,20 @@ class LocationSync:
                 return True
 
         return await self.context.in_store(end)
+
+    async def _visited_since(self, begun: Mapping[str, datetime]) -> int:
+        """How many of the visits of these passes were made already."""
+
+        def count() -> int:
+            ever = self.context.now() + timedelta(days=1)
+            made = 0
+            with self.context.store.reading() as tx:
+                for name, begun_at in begun.items():
+                    _, (all_, older) = tx.count_visits(self.context.location_id, [name], [ever, begun_at])
+                    made += all_ - older
+            return made
+
+        return await self.context.in_store(count)
 
     async def count_contacts(self) -> int:
         """How many living contacts are stored."""

@@ -5,7 +5,8 @@ Promises kept here:
 - who left by what a page shows is looked at directly before it is tombstoned, and the brake holds too many at once:
   an answer without tags looks the same;
 - who is left out by a changed configuration is tombstoned by what is stored, without a request and without the brake:
-  that is no accident. A new full pass then finds who has come in.
+  that is no accident. A new full pass then finds who has come in;
+- a part that nobody who is stored is of looks like a typing error, and waits for a person's word.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from datetime import datetime
 import structlog
 
 from rankr_sync.engine.context import DELTA, FULL, LocationContext, Run, Transaction
+from rankr_sync.errors import PartEmpty
 from rankr_sync.model import Page, Plan, Tally
 from rankr_sync.part import WHOLE
 from rankr_sync.streams import OWNER, STREAMS
@@ -77,6 +79,11 @@ async def take_up(context: LocationContext) -> None:
         return
     left = 0
     if not context.settings.part.is_whole:
+        if not context.settings.confirm_deletions and not await context.in_store(_has_members, context):
+            raise PartEmpty(
+                "nobody who is stored is of the part that [only] names, so all would be removed",
+                hint="correct [only]; where it is right: rankr-sync backfill --confirm-deletions",
+            )
         async with context.run(OWNER, "part") as run:
             after: str | None = ""
             while after is not None:
@@ -84,6 +91,19 @@ async def take_up(context: LocationContext) -> None:
             left = run.tally.deleted
     await context.in_store(_begin_anew, context)
     log.info("part.changed", location=context.location_id, left=left)
+
+
+def _has_members(context: LocationContext) -> bool:
+    """Whether anybody who is stored is of the part; also where nobody is stored."""
+    rules, after, found = context.rules[OWNER.name], "", 0
+    while True:
+        with context.store.reading() as tx:
+            rows = tx.living_payloads(OWNER, context.location_id, after, BATCH)
+        if any(rules.holds(rules.normalise(raw)) for _, raw in rows):
+            return True
+        if not rows:
+            return found == 0
+        after, found = rows[-1][0], found + len(rows)
 
 
 def _bury_outside(context: LocationContext, run: Run, after: str) -> str | None:

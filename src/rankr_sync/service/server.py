@@ -81,7 +81,9 @@ def listen_again(before: Listener | None, old: Http, new: Http) -> Listener | No
     """As `listen`, for a configuration that is changed: where the address is the same, so is the socket."""
     if before is None or old.listen.strip() != new.listen.strip():
         return listen(new)
-    return Listener(before.socket, access_of(new, *address_of(new.listen)))
+    access = access_of(new, *address_of(new.listen))
+    access.sessions.go_on_with(before.access.sessions)
+    return Listener(before.socket, access)
 
 
 def address_of(listen: str) -> tuple[str, int]:

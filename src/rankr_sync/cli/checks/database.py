@@ -126,6 +126,11 @@ def _lease(store: SqlStore, location_id: str, now: datetime) -> Finding:
     return Finding(OK, LEASE, f"{words}, its lease ends {ago(lease['expires_at'], now)}", location=location_id)
 
 
+def tells_of_work(finding: Finding) -> bool:
+    """Whether this line says that somebody is at work."""
+    return finding.subject == LEASE and not finding.words.startswith("nobody")
+
+
 def _mapping(former: Mapping[str, int], location_id: str) -> Finding:
     if not former:
         return Finding(OK, MAPPING, "every row is of the rules that are configured", location=location_id)

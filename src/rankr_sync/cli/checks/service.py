@@ -13,20 +13,20 @@ from rankr_sync.errors import BadConfiguration
 PAGE, SUMMARY = "status page", "summary"
 
 
-def examine(config: Config) -> Iterator[Finding]:
-    """The lines of the page and, where summaries are sent, of their targets."""
-    yield _page(config.http)
+def examine(config: Config, *, at_work: bool) -> Iterator[Finding]:
+    """The lines of the page and, where summaries are sent, of their targets. `at_work`: a daemon is, on this store."""
+    yield _page(config.http, at_work=at_work)
     yield from _targets(config.summary)
 
 
-def _page(http: Http) -> Finding:
+def _page(http: Http, *, at_work: bool) -> Finding:
     # A server, which no other line of `check` needs.
     from rankr_sync.service import probe, server
 
     try:
         listener = server.listen(http)
     except BadConfiguration as error:
-        if isinstance(error, server.AddressTaken) and probe.is_alive(http.listen):
+        if at_work and isinstance(error, server.AddressTaken) and probe.is_alive(http.listen):
             return Finding(OK, PAGE, f"{http.listen}, served just now")
         return of_error(error, PAGE)
     if listener is None:
