@@ -21,7 +21,7 @@ log = structlog.get_logger()
 LOAN_LASTS = timedelta(seconds=30)
 """A borrower that says nothing for so long has died, and its slots are free again."""
 
-LOOK_EVERY, LOOK_AGAIN = 0.25, 0.05
+LOOK_EVERY, LOOK_AGAIN = 0.5, 0.05
 """Seconds between two looks for loans: while there are none, and while one waits for slots."""
 
 PATIENCE = 3.0
