@@ -43,6 +43,7 @@ def refused(read: Read) -> Callable[..., str]:
         with pytest.raises(BadConfiguration) as caught:
             read(toml, **variables)
         assert caught.value.exit_code == 2
+        assert caught.value.hint
         assert "\n" not in caught.value.message
         return caught.value.message
 
@@ -330,6 +331,13 @@ def test_a_part_needs_what_it_is_told_by(read: Read, refused: Callable[..., str]
     assert words.startswith(f"only: {key} cannot be told: privacy.drop")
     assert getattr(read(part).only, key) == ("a",)
     assert path in read(drop).privacy.drop
+
+
+@pytest.mark.parametrize("id_", ["Wrong Location", "x" * 65, "ä", "a/b"])
+def test_what_is_no_location_id_is_told_by_an_example(refused: Callable[..., str], id_: str) -> None:
+    """In words, not as a pattern."""
+    words = refused(LOCATIONS=id_)
+    assert words.startswith("locations.0.id: this is no location id; one looks like ve9EPM")
 
 
 def test_several_problems_are_told_together(refused: Callable[..., str]) -> None:

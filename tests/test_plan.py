@@ -97,8 +97,8 @@ USAGE = insert(schema.api_usage).values(
 
 def test_without_anything_stored_it_says_how_to_get_there(cli: Cli) -> None:
     """Before the first copy nobody knows how many contacts there are."""
-    cli("plan").failed(2, "nothing is stored", "rankr-sync backfill", "--contacts 100000")
-    cli("plan", "--json", LOCATIONS="a,b").failed(2, "nothing is stored")
+    cli("plan").failed(2, "no contact of this location is stored", "rankr-sync backfill", "--contacts 100000")
+    cli("plan", "--json", LOCATIONS="a,b").failed(2, "no contact of this location is stored")
 
 
 def test_of_a_part_tasks_are_visited(cli: Cli) -> None:
@@ -264,7 +264,7 @@ def test_a_location_that_is_not_copied_yet_does_not_hide_the_others(copied: Cli)
     result = copied("plan", LOCATIONS=f"{LOCATION},elsewhere")
     assert result.code == 0
     assert f"location {LOCATION}\n" in result.out
-    assert "location elsewhere: nothing is stored of this location yet\n  -> rankr-sync backfill" in result.out
+    assert "location elsewhere: no contact of this location is stored\n  -> rankr-sync backfill" in result.out
     found = copied("plan", "--json").json["locations"]
     assert [(one["id"], bool(one["streams"])) for one in found] == [(LOCATION, True), ("elsewhere", False)]
     assert len(copied("plan", "--location", LOCATION, "--json").json["locations"]) == 1

@@ -116,6 +116,22 @@ def test_ready_from_the_first_copy_until_a_stream_is_late(database_url: str) -> 
     asyncio.run(work())
 
 
+def test_an_account_without_contacts_is_copied_too(database_url: str) -> None:
+    """Nobody is to be visited, so nothing is under way, then or an hour later."""
+
+    async def work() -> None:
+        now = World()
+        async with surface(database_url, account(0), options={"now": now}) as made:
+            await copied(made)
+            for late in ([], ["contacts", "tasks"]):
+                forget(made)
+                found = (await made.visitor.get("/readyz")).json()
+                assert (found["copying"], [one["stream"] for one in found["problems"]]) == ([], late)
+                now.at += timedelta(hours=2)
+
+    asyncio.run(work())
+
+
 def forget(made: Surface) -> None:
     """As if the seconds had passed for which answers are kept."""
     made.web.state.reading._kept.clear()

@@ -34,6 +34,8 @@ from rankr_sync.streams import STREAMS
 from rankr_sync.streams.base import FILLED_BY_US
 
 PREFIX = "RANKR_SYNC_"
+EVERY_KEY = "see config.example.toml for every key, then run: rankr-sync check"
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 REAL_API = "https://services.leadconnectorhq.com"
 _NOT_OURS = re.compile(r"RANKR_SYNC_(CONFIG|TEST_\w+|(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_\w+)?))\Z")
 """Variables that are no configuration: the file's path, the tests', and Kubernetes' links to services named like us
@@ -124,11 +126,18 @@ class Api(Section):
 class Location(Section):
     """One location (sub-account) to mirror; `token` where it has one of its own."""
 
-    id: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")
+    id: str
     name: str | None = None
     token: SecretStr | None = None
     token_file: Path | None = None
     timezone: str | None = None
+
+    @field_validator("id")
+    @classmethod
+    def _is_id(cls, value: str) -> str:
+        if not _ID.fullmatch(value):
+            raise ValueError("this is no location id; one looks like ve9EPM428h8vShlRW1KT")
+        return value
 
     @field_validator("timezone")
     @classmethod
@@ -358,10 +367,10 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     except ValidationError as error:
         raise BadConfiguration(
             "; ".join(_sentences(error, file if content else None)),
-            hint="see config.example.toml for every key, then run: rankr-sync check",
+            hint=EVERY_KEY,
         ) from None
     except ValueError as error:
-        raise BadConfiguration(f"the configuration cannot be read: {error}") from None
+        raise BadConfiguration(f"the configuration cannot be read: {error}", hint=EVERY_KEY) from None
     return config
 
 
@@ -385,7 +394,7 @@ def _read(file: Path) -> dict[str, Any]:
             hint="give its path with --config FILE or RANKR_SYNC_CONFIG",
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadConfiguration(f"the configuration file {file} is not valid TOML: {error}") from None
+        raise BadConfiguration(f"the configuration file {file} is not valid TOML: {error}", hint=EVERY_KEY) from None
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
@@ -395,7 +404,7 @@ def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
             continue
         rest = name.upper()[len(PREFIX) :]
         if rest not in known and not rest.startswith("MAPPING__"):
-            raise BadConfiguration(f"unknown variable {name}{_did_you_mean(rest, known, PREFIX)}")
+            raise BadConfiguration(f"unknown variable {name}{_did_you_mean(rest, known, PREFIX)}", hint=EVERY_KEY)
 
 
 def _sentences(error: ValidationError, file: Path | None) -> Iterator[str]:

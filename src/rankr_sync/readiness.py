@@ -109,14 +109,14 @@ def _see(connection: Connection, pair: Pair, bound: Bound, now: datetime) -> See
         )
     ).scalar()
     worked_at = max(filter(None, (succeeded_at, saved_at)), default=None)
-    if not bound.by_visits or (worked_at is not None and now - worked_at <= bound.after):
+    if not bound.by_visits:
         return Seen(succeeded_at, worked_at)
-    contacts, visited_at = connection.execute(
-        select(func.count(), func.max(visits.c.last_visited_at, type_=visits.c.last_visited_at.type)).where(
-            visits.c.location_id == location_id, visits.c.stream == stream
-        )
-    ).one()
-    return Seen(succeeded_at, max(filter(None, (worked_at, visited_at)), default=None), contacts > 0)
+    mine = visits.c.location_id == location_id, visits.c.stream == stream
+    has_work = connection.execute(select(visits.c.contact_id).where(*mine).limit(1)).first() is not None
+    if worked_at is None or now - worked_at > bound.after:
+        last = select(func.max(visits.c.last_visited_at, type_=visits.c.last_visited_at.type)).where(*mine)
+        worked_at = max(filter(None, (worked_at, connection.execute(last).scalar())), default=None)
+    return Seen(succeeded_at, worked_at, has_work)
 
 
 def judge(

@@ -109,8 +109,9 @@ def _config(
     try:
         where = Location(id=id_, name=name, timezone=zone)
     except ValueError:
+        wrong = f"{id_!r} is no location id" if zone is None else f"{zone!r} is no time zone"
         raise BadConfiguration(
-            f"{id_!r} is no location id, or {zone!r} no time zone", hint="an id looks like ve9EPM428h8vShlRW1KT"
+            wrong, hint="an id looks like ve9EPM428h8vShlRW1KT, a time zone like America/New_York"
         ) from None
     api = base.api.model_copy(update={"token": SecretStr(token), "token_file": None})
     oauth = base.oauth.model_copy(update={"client_id": None})

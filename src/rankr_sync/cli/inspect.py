@@ -13,7 +13,7 @@ from rankr_sync.cli.alone import show_alone
 from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption, VerboseOption
 from rankr_sync.config import Config
 from rankr_sync.engine import SPARE_REQUESTS
-from rankr_sync.errors import NotFound
+from rankr_sync.errors import BadConfiguration, NotFound
 from rankr_sync.spans import ago
 from rankr_sync.store import SqlStore, look
 from rankr_sync.store.contacts import find_contacts
@@ -100,6 +100,8 @@ def contact(
 ) -> None:
     """Show one contact."""
     settings = common.configured(config, quiet=True)
+    if task is not None and note is not None:
+        raise BadConfiguration("--task and --note pull one record alone", hint="give one of them, or --refresh for all")
     store = open_store(settings)
     location = location_id_of(store, settings, location)
     found = _find(store, wanted, location)

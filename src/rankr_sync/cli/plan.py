@@ -41,7 +41,7 @@ PLAN_HELP = (
 
 ANY = "any"
 
-NOTHING_STORED = "nothing is stored of this location yet"
+NOTHING_STORED = "no contact of this location is stored"
 HOW_TO_BEGIN = "rankr-sync backfill, or give a number: rankr-sync plan --contacts 100000"
 
 

@@ -12,6 +12,7 @@ from rankr_sync.cli import common, progress, show
 from rankr_sync.cli.common import ConfigOption, DebugOption, LocationOption, VerboseOption
 from rankr_sync.config import Config, load
 from rankr_sync.errors import BadConfiguration, RankrSyncError
+from rankr_sync.status_page.words import many
 from rankr_sync.streams import STREAMS
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ async def backfill_all(config: Config, wish: Wish, stop: asyncio.Event) -> None:
         for name, tally in streams.items():
             words = (
                 f"{tally.fetched:,} read, {tally.inserted:,} new, {tally.updated:,} changed, {tally.deleted:,} gone,"
-                f" {tally.rejected:,} rejected, {tally.requests:,} requests"
+                f" {tally.rejected:,} rejected, {many(tally.requests, 'request')}"
             )
             typer.echo(f"{id_} {name}: {words}{' (nothing was written)' if wish.dry_run else ''}", err=True)
     for id_, rows in former.items():

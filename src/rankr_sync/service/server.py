@@ -23,6 +23,7 @@ from rankr_sync.service.access import Access, Gate, access_of, local_path, set_s
 from rankr_sync.service.health import Health, Pulse
 from rankr_sync.service.metrics import Metrics, gather
 from rankr_sync.status_page.routes import login_page, routes
+from rankr_sync.status_page.words import many
 
 log = structlog.get_logger()
 
@@ -159,7 +160,7 @@ async def _login(request: Request) -> Response:
     address, now = request.client.host if request.client else "-", access.clock()
     if (seconds := access.slowdown.wait(address, now)) > 0:
         slow = too_fast(seconds)
-        words = f"Too many wrong passwords. Try again in {slow.headers['retry-after']} seconds."
+        words = f"Too many wrong passwords. Try again in {many(int(slow.headers['retry-after']), 'second')}."
         page = login_page(request, next_path=next_path, problem=words, status_code=slow.status_code)
         page.headers["retry-after"] = slow.headers["retry-after"]
         return page
