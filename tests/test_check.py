@@ -94,7 +94,7 @@ def test_the_address_of_the_page_is_tried() -> None:
 def test_an_address_that_is_taken_is_told_unless_by_a_daemon() -> None:
     """Beside a daemon at work all is well; another program there would keep it from starting."""
     with socket.create_server(("127.0.0.1", 0)) as other:
-        taken = on(f"127.0.0.1:{other.getsockname()[1]}")
+        taken = on(f"127.0.0.1:{other.getsockname()[1]}", at_work=False)
     assert (taken.verdict, taken.exit_code) == (PROBLEM, 2)
 
     class Daemon(http.server.BaseHTTPRequestHandler):

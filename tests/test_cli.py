@@ -253,7 +253,7 @@ def test_no_command_is_help(cli: Cli) -> None:
 
 def test_unknown_keys_are_2(cli: Cli, tmp_path: Path) -> None:
     """In the environment and in the file, each with the nearest known key."""
-    cli("status", API_TOKEN=SECRET).failed(2, "RANKR_SYNC_API_TOKEN", "RANKR_SYNC_API__TOKEN?", arrow=False)
+    cli("status", API_TOKEN=SECRET).failed(2, "RANKR_SYNC_API_TOKEN", "RANKR_SYNC_API__TOKEN?")
     (tmp_path / "config.toml").write_text(f'[api]\ntokn = "{SECRET}"')
     os.environ.pop("RANKR_SYNC_API_TOKEN")
     cli("status").failed(2, "api.tokn", "api.token?")

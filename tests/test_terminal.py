@@ -107,7 +107,9 @@ def env(served: tuple[str, Sandbox], tmp_path: Path) -> dict[str, str]:
 @pytest.mark.process
 def test_ctrl_c_ends_a_backfill_and_the_next_goes_on(env: dict[str, str], tmp_path: Path) -> None:
     """Ctrl-C ends it soon with 130 and says how to go on; done so, the bar runs to its end and shows the cursor."""
-    with Terminal(["backfill"], env | {"RANKR_SYNC_API__RATE_LIMIT": "20/2s"}, tmp_path) as slow:
+    # With few requests at once little is in hand, and so much is left.
+    pace = {"RANKR_SYNC_API__RATE_LIMIT": "20/2s", "RANKR_SYNC_API__CONCURRENCY": "2"}
+    with Terminal(["backfill"], env | pace, tmp_path) as slow:
         slow.wait_for("contacts 30")
         slow.type(CTRL_C)
         at = time.monotonic()
