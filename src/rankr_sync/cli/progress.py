@@ -73,14 +73,17 @@ def _logged() -> tuple[Callable[[Progress], None], Callable[["App"], None]]:
         last = time.monotonic()
         estimate = estimates.setdefault(progress.location_id, Estimate(apps[0], progress.location_id))
         left = estimate.seconds_left(progress)
+        known = {
+            "of": estimate.expected(progress),
+            "quota_left": estimate.quota_left(),
+            "time_left": lasting(left) if left is not None else None,
+        }
         log.info(
             "backfill.progress",
             location=progress.location_id,
             **{name: tally.fetched for name, tally in progress.streams.items()},
             requests=progress.requests,
-            of=estimate.expected(progress),
-            quota_left=estimate.quota_left(),
-            time_left=lasting(left) if left is not None else None,
+            **{name: value for name, value in known.items() if value is not None},
         )
 
     return show, apps.append
