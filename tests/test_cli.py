@@ -724,6 +724,16 @@ def test_a_port_that_is_taken_is_told(cli: Cli, served: tuple[str, Sandbox]) -> 
     cli("sandbox", "--port", served[0].rsplit(":", 1)[1]).failed(2, "cannot be used", "--port 0")
 
 
+def test_who_looks_is_told_that_the_store_had_to_be_made(cli: Cli, tmp_path: Path) -> None:
+    """Another folder or URL may have been meant; whoever fills it, or looks again, is told nothing."""
+    first, again = cli("status", "--json"), cli("status", "--json")
+    assert "store.empty" in first.err
+    assert "RANKR_SYNC_DATABASE__URL" in first.err
+    assert first.json.keys() == again.json.keys()
+    for result in (again, cli("backfill", DATABASE__URL=f"sqlite:///{tmp_path}/other.db")):
+        assert "store.empty" not in result.err
+
+
 @pytest.mark.parametrize("words", [("backfill",), ("status", "--json"), ("demo", "--contacts", "3", "--fast")])
 def test_verbose_logs_every_request_this_time(cli: Cli, words: tuple[str, ...]) -> None:
     """Whatever level is configured, on standard error; standard output and the next command are as ever."""
@@ -779,6 +789,7 @@ def test_a_signal_while_it_still_loads_ends_it_without_a_word(
 @pytest.mark.process
 def test_a_reader_that_has_gone_is_no_failure(environment: dict[str, str], tmp_path: Path) -> None:
     """`status | head -1` exits 0 and says nothing, also under `set -o pipefail`."""
+    SqlStore(environment["RANKR_SYNC_DATABASE__URL"]).upgrade()
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "rankr_sync", "status", "--json"]

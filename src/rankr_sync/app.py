@@ -165,7 +165,7 @@ async def build(
     if dry_run:
         ids = [one.id for one in chosen] or None
         copy = scratch.enter_context(scratch_copy(config.database.url, ids, config.mapping, now))
-    store = copy or open_store(config)
+    store = copy or open_store(config, may_be_new=True)
     client = client or open_client(config)
     if needs_grants(config, chosen):
         # Tokens are refreshed in the real store, also by a dry run: a pair that is spent and not kept is lost.
@@ -230,10 +230,16 @@ def source_of(
     )
 
 
-def open_store(config: Config) -> SqlStore:
-    """The store, migrated to this release, with its views as the mapping wants them."""
+def open_store(config: Config, *, may_be_new: bool = False) -> SqlStore:
+    """The store, migrated to this release, with its views as the mapping wants them.
+
+    Whoever only looks into it is warned where it had to be made: another folder or URL may have been meant.
+    """
     store = SqlStore(config.database.url)
-    store.upgrade()
+    before, _ = store.upgrade()
+    if before is None and not may_be_new:
+        hint = "is it where it should be? see RANKR_SYNC_DATABASE__URL, and the folder you are in"
+        log.warning("store.empty", store=store.place, hint=hint)
     store.make_views(config.mapping, datetime.now(UTC))
     return store
 

@@ -57,7 +57,7 @@ def login(
     """Let the app in; see LOGIN_HELP."""
     settings = common.configured(config)
     check_transport(settings)
-    with contextlib.closing(open_store(settings)) as store:
+    with contextlib.closing(open_store(settings, may_be_new=True)) as store:
         let_in(settings, store, agency=agency, browser=not no_browser, paste=paste)
     typer.echo("Next: rankr-sync check")
 

@@ -169,7 +169,7 @@ def _by_login(base: Config, database: str | None, output: Path, *, agency: bool)
         }
     )
     check_transport(config)
-    with contextlib.closing(open_store(config)) as store:
+    with contextlib.closing(open_store(config, may_be_new=True)) as store:
         auth.let_in(config, store, agency=agency)
     accounts = common.run_until_done(lambda stop: _look_at_all(config, stop))
     for account in accounts:

@@ -137,7 +137,7 @@ def plan(
     longest = settings.visits.max_age if max_age is None else _duration(max_age)
     part = settings.visits.share / 100 if share is None else _share(share)
     wish = Wish(contacts, Bounds(settings.visits.min_age, longest), part)
-    store = open_store(settings)
+    store = open_store(settings, may_be_new=True)
     if contacts is not None and location is None and not settings.locations:
         ids = [ANY]
     else:
