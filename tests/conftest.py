@@ -67,7 +67,8 @@ def _database(server: str, template: str = "template1") -> Iterator[str]:
     """The URL of a new database, which does not outlive this."""
     name = f"rankr_{uuid.uuid4().hex[:12]}"
     with _admin(server) as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        quick = "STRATEGY FILE_COPY" if (connection.dialect.server_version_info or (0,)) >= (15,) else ""
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template} {quick}")
     yield sqlalchemy.make_url(server).set(database=name, drivername="postgresql").render_as_string(hide_password=False)
     with _admin(server) as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
