@@ -35,7 +35,8 @@ from rankr_sync.streams.base import FILLED_BY_US
 
 PREFIX = "RANKR_SYNC_"
 EVERY_KEY = "see config.example.toml for every key, then run: rankr-sync check"
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What can be asked of the API by its id; an address or a number cannot."""
 REAL_API = "https://services.leadconnectorhq.com"
 _NOT_OURS = re.compile(r"RANKR_SYNC_(CONFIG|TEST_\w+|(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_\w+)?))\Z")
 """Variables that are no configuration: the file's path, the tests', and Kubernetes' links to services named like us
@@ -135,7 +136,7 @@ class Location(Section):
     @field_validator("id")
     @classmethod
     def _is_id(cls, value: str) -> str:
-        if not _ID.fullmatch(value):
+        if not ID.fullmatch(value):
             raise ValueError("this is no location id; one looks like ve9EPM428h8vShlRW1KT")
         return value
 

@@ -6,7 +6,7 @@ import typer
 
 from rankr_sync.app import build, open_store
 from rankr_sync.cli import common, show
-from rankr_sync.config import Config
+from rankr_sync.config import ID, Config
 from rankr_sync.engine import SPARE_REQUESTS
 from rankr_sync.errors import BadConfiguration, NotFound
 from rankr_sync.model import Row
@@ -19,7 +19,7 @@ REQUESTS = 2
 
 def show_alone(config: Config, contact: Row, stream: str, id_: str, *, as_json: bool) -> None:
     """Pull a record of a stored contact and show it as it is stored then; a tombstone, too. Raises NotFound."""
-    if not common.ID.fullmatch(id_):
+    if not ID.fullmatch(id_):
         raise BadConfiguration("this is no id", hint=f"the ids of {stream}: rankr-sync contact {contact['id']} --json")
     location_id = contact["location_id"]
 

@@ -109,7 +109,7 @@ def _say(grant: Grant, config: Config) -> None:
     whose = f"agency {grant.company_id}" if grant.location_id is None else f"location {grant.location_id}"
     until = grant.expires_at.isoformat(timespec="minutes")
     typer.echo(f"\nLogged in to {whose}. Its token is good until {until} and is refreshed before it ends.")
-    missing = [scope for scope in config.oauth.scopes if grant.scopes and scope not in grant.scopes]
+    missing = grants.not_granted(config.oauth.scopes, grant.scopes)
     if missing:
         typer.echo(f"Not granted: {', '.join(missing)}. Add them to the app, then log in again.")
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -20,9 +19,6 @@ from rankr_sync.errors import Interrupted, RankrSyncError
 T = TypeVar("T")
 
 DEBUG = "--debug"
-
-ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What can be asked of the API by its id; an address or a number cannot."""
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Configuration file; else $RANKR_SYNC_CONFIG, else ./config.toml.")

@@ -21,7 +21,7 @@ def toml(config: Config, max_age: timedelta) -> str:
     """The configuration: only what differs from the defaults, and what a person will look for. No secret is in it."""
     sections = [
         _section("[api]", [*_token_file(config), *_api(config.api)]),
-        *(_section("[oauth]", _oauth(config)) for _ in [0] if config.oauth.client_id is not None),
+        _section("[oauth]", _oauth(config)),
         *(_section("[[locations]]", _location(one.id, one.name, one.timezone)) for one in config.locations),
         _section("[database]", [f"url = {_quoted(_absolute(config.database.url))}"]),
     ]
@@ -52,6 +52,8 @@ def _api(api: Api) -> list[str]:
 
 def _oauth(config: Config) -> list[str]:
     oauth = config.oauth
+    if oauth.client_id is None:
+        return []
     lines = [f"client_id = {_quoted(oauth.client_id)}"]
     if oauth.client_secret_file is not None:
         lines.append(f"client_secret_file = {_quoted(oauth.client_secret_file.resolve())}")

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from rankr_sync.app import build, chosen_locations, location_id_of, open_store
 from rankr_sync.cli import common, show
 from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption, VerboseOption
-from rankr_sync.config import Config
+from rankr_sync.config import ID, Config
 from rankr_sync.engine import SPARE_REQUESTS
 from rankr_sync.errors import BadConfiguration
 from rankr_sync.model import Row
@@ -48,7 +48,7 @@ def contacts(
     settings = common.configured(config, quiet=True)
     if refresh and business is None:
         raise BadConfiguration("--refresh needs a business", hint="rankr-sync contacts --business ID --refresh")
-    if business is not None and not common.ID.fullmatch(business):
+    if business is not None and not ID.fullmatch(business):
         raise BadConfiguration("this is no id of a business", hint="ids: SELECT DISTINCT business_id FROM contacts")
     if refresh and business is not None:
         _read_business(settings, location, business)

@@ -11,7 +11,7 @@ from rankr_sync.app import build, former_rows, location_id_of, open_store, store
 from rankr_sync.cli import common, show
 from rankr_sync.cli.alone import show_alone
 from rankr_sync.cli.common import ConfigOption, DebugOption, JsonOption, LocationOption, VerboseOption
-from rankr_sync.config import Config
+from rankr_sync.config import ID, Config
 from rankr_sync.engine import SPARE_REQUESTS
 from rankr_sync.errors import BadConfiguration, NotFound
 from rankr_sync.spans import ago
@@ -105,12 +105,12 @@ def contact(
     store = open_store(settings)
     location = location_id_of(store, settings, location)
     found = _find(store, wanted, location)
-    if refresh and len(found) <= 1 and (found or common.ID.fullmatch(wanted)):
+    if refresh and len(found) <= 1 and (found or ID.fullmatch(wanted)):
         store.close()
         common.run_until_done(lambda stop: _refresh(settings, wanted, found, location, stop))
         store = open_store(settings)
         found = _find(store, wanted, location)
-    if not found and refresh and common.ID.fullmatch(wanted):
+    if not found and refresh and ID.fullmatch(wanted):
         raise NotFound("no such contact, neither in the store nor at the source")
     if not found:
         raise NotFound(

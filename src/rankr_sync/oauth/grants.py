@@ -1,6 +1,6 @@
 """What grants there are, for people and for `check`: no key is needed to tell, and no token is read."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -48,6 +48,11 @@ def state(store: SqlStore, now: datetime) -> list[GrantState]:
         )
         for row in rows
     ]
+
+
+def not_granted(wanted: Iterable[str], scopes: Collection[str]) -> list[str]:
+    """The scopes that are wanted and were not granted; none where it was not told which were."""
+    return [scope for scope in wanted if scopes and scope not in scopes]
 
 
 def forget(store: SqlStore, ids: Iterable[str] | None = None) -> list[str]:

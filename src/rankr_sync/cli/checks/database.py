@@ -105,7 +105,7 @@ def _logins(store: SqlStore, config: Config, now: datetime) -> Iterator[Finding]
         if not one.renews and not one.ended:
             continue
         subject = f"{LOGIN} {one.location_id or one.company_id}"
-        missing = [scope for scope in config.oauth.scopes if one.scopes and scope not in one.scopes]
+        missing = grants.not_granted(config.oauth.scopes, one.scopes)
         if one.ended:
             yield Finding(WARNING, subject, f"has ended: {one.error or 'it was refused'}", LOG_IN)
         elif missing:
