@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
@@ -126,6 +127,20 @@ def log_restored() -> Iterator[None]:
         logger.setLevel(level)
     structlog.reset_defaults()
     logs.lower_level(None)
+
+
+@pytest.fixture
+def silent() -> Iterator[None]:
+    """Nobody reads the log of thousands of runs."""
+    processors = structlog.get_config()["processors"]
+    kept = processors.copy()
+    processors[:] = [_say_nothing]
+    yield
+    processors[:] = kept
+
+
+def _say_nothing(_logger: Any, _method: str, _event: Any) -> Any:
+    raise structlog.DropEvent
 
 
 @pytest.fixture

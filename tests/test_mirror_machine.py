@@ -21,7 +21,6 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 import sqlalchemy
-import structlog
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -43,7 +42,7 @@ from rankr_sync.streams import STREAMS, contacts, tasks
 
 LOOK = (Phase.explicit, Phase.reuse, Phase.generate)
 SOAK = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
-pytestmark = pytest.mark.timeout(4 * 3600 if SOAK else 600)
+pytestmark = [pytest.mark.timeout(4 * 3600 if SOAK else 600), pytest.mark.usefixtures("silent")]
 
 ROUTES: tuple[str | None, ...] = (
     None,
@@ -714,20 +713,6 @@ class PartMachine(MirrorMachine):
     def _goes_on(self, name: str, cursor: dict[str, Any] | None, calls: list[Any]) -> None:
         if name != "tasks":  # which are visited
             super()._goes_on(name, cursor, calls)
-
-
-@pytest.fixture(autouse=True)
-def _silent() -> Iterator[None]:
-    """Nobody reads the log of thousands of runs."""
-    processors = structlog.get_config()["processors"]
-    kept = processors.copy()
-    processors[:] = [_say_nothing]
-    yield
-    processors[:] = kept
-
-
-def _say_nothing(_logger: Any, _method: str, _event: Any) -> Any:
-    raise structlog.DropEvent
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,6 @@ from typing import Any
 
 import httpx
 import pytest
-import structlog
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import true
@@ -365,21 +364,7 @@ LEFT_BEHIND = example_of(
 # -- fixtures ------------------------------------------------------------------------------------------
 
 
-def _say_nothing(_logger: Any, _method: str, _event: Any) -> Any:
-    raise structlog.DropEvent
-
-
-pytestmark = pytest.mark.timeout(4 * 3600 if SOAK else 120)
-
-
-@pytest.fixture(autouse=True)
-def _silent() -> Iterator[None]:
-    """Nobody reads the log of so many processes."""
-    processors = structlog.get_config()["processors"]
-    kept = processors.copy()
-    processors[:] = [_say_nothing]
-    yield
-    processors[:] = kept
+pytestmark = [pytest.mark.timeout(4 * 3600 if SOAK else 120), pytest.mark.usefixtures("silent")]
 
 
 @pytest.fixture
